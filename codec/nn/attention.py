@@ -1,0 +1,129 @@
+"""Attention, rotary positions, norms and feed-forward layers shared by the tokenizer, the LM and the DiT.
+
+State is passed, never hidden: attention takes a `KVCache` and appends to it; without one, the call is the
+whole sequence. Shapes: B batch, T new positions, S cached and new positions, H heads, D numbers per head.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class KVCache:
+    """Keys and values of the positions already seen by one attention layer.
+
+    The buffers are allocated once for `capacity` positions and doubled when full, so that a step writes in place
+    and appending n positions one at a time costs O(n).
+    """
+
+    def __init__(self, capacity: int = 256) -> None:
+        self.capacity = capacity
+        self.length = 0
+        self._k: Tensor | None = None
+        self._v: Tensor | None = None
+
+    def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Add (B, H, T, D) keys and values; return all of them, (B, H, S, D), as views of the buffers."""
+        end = self.length + k.shape[2]
+        if self._k is None or self._v is None or end > self._k.shape[2]:
+            self._grow(k, end)
+        assert self._k is not None and self._v is not None
+        self._k[:, :, self.length : end] = k
+        self._v[:, :, self.length : end] = v
+        self.length = end
+        return self._k[:, :, :end], self._v[:, :, :end]
+
+    def _grow(self, like: Tensor, needed: int) -> None:
+        while self.capacity < needed:
+            self.capacity *= 2
+        b, h, _, d = like.shape
+        old = (self._k, self._v)
+        self._k, self._v = (like.new_zeros(b, h, self.capacity, d) for _ in range(2))
+        for new, kept in zip((self._k, self._v), old, strict=True):
+            if kept is not None:
+                new[:, :, : self.length] = kept[:, :, : self.length]
+
+    def copy(self, batch: int | None = None) -> "KVCache":
+        """An independent cache with the same contents, a batch of one repeated to `batch` rows."""
+        other = KVCache(self.capacity)
+        other.length = self.length
+        if self._k is not None and self._v is not None:
+            rows = batch or self._k.shape[0]
+            other._k, other._v = (t.expand(rows, -1, -1, -1).clone() for t in (self._k, self._v))
+        return other
+
+
+def rope(positions: Tensor, dim: int, theta: float = 10_000.0) -> tuple[Tensor, Tensor]:
+    """Cosines and sines of the rotary embedding, each positions.shape + (dim,), float32.
+
+    The two halves of a head rotate together, as in Llama's released code (Su et al. 2021, arXiv 2104.09864).
+    """
+    frequencies = theta ** (-torch.arange(0, dim, 2, device=positions.device, dtype=torch.float32) / dim)
+    angles = positions[..., None].float() * frequencies
+    angles = torch.cat([angles, angles], dim=-1)
+    return angles.cos(), angles.sin()
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turn the heads of x, (B, H, T, D), by the angles of their positions, (T, D) or (B, 1, T, D)."""
+    a, b = x.chunk(2, dim=-1)
+    return (x * cos + torch.cat([-b, a], dim=-1) * sin).to(x.dtype)
+
+
+class Attention(nn.Module):
+    """Multi-head attention with rotary positions and, optionally, fewer key than query heads (GQA)."""
+
+    def __init__(self, dim: int, heads: int, kv_heads: int | None = None) -> None:
+        super().__init__()
+        self.heads, self.kv_heads, self.head_dim = heads, kv_heads or heads, dim // heads
+        self.q_proj = nn.Linear(dim, self.heads * self.head_dim, bias=False)
+        self.k_proj = nn.Linear(dim, self.kv_heads * self.head_dim, bias=False)
+        self.v_proj = nn.Linear(dim, self.kv_heads * self.head_dim, bias=False)
+        self.o_proj = nn.Linear(self.heads * self.head_dim, dim, bias=False)
+
+    def forward(
+        self,
+        x: Tensor,
+        cos: Tensor,
+        sin: Tensor,
+        *,
+        mask: Tensor | None = None,
+        causal: bool = False,
+        cache: KVCache | None = None,
+    ) -> Tensor:
+        """(B, T, dim) -> (B, T, dim).
+
+        Args:
+            x: inputs at the new positions.
+            cos, sin: from `rope`, for the new positions.
+            mask: bool, broadcastable to (B, H, T, S), True where a query may look.
+            causal: look at no later position; only without a mask and a filled cache.
+            cache: earlier positions, which every query sees where the mask allows; the new ones are appended.
+        """
+        b, t, _ = x.shape
+        q = self.q_proj(x).view(b, t, self.heads, self.head_dim).transpose(1, 2)
+        k = self.k_proj(x).view(b, t, self.kv_heads, self.head_dim).transpose(1, 2)
+        v = self.v_proj(x).view(b, t, self.kv_heads, self.head_dim).transpose(1, 2)
+        q, k = rotate(q, cos, sin), rotate(k, cos, sin)
+        if cache is not None:
+            k, v = cache.append(k, v)
+        y = F.scaled_dot_product_attention(
+            q, k, v, attn_mask=mask, is_causal=causal, enable_gqa=self.kv_heads != self.heads
+        )
+        out: Tensor = self.o_proj(y.transpose(1, 2).reshape(b, t, -1))
+        return out
+
+
+class SwiGLU(nn.Module):
+    """Gated feed-forward layer (Shazeer 2020, arXiv 2002.05202), with Llama's names."""
+
+    def __init__(self, dim: int, hidden: int) -> None:
+        super().__init__()
+        self.gate_proj = nn.Linear(dim, hidden, bias=False)
+        self.up_proj = nn.Linear(dim, hidden, bias=False)
+        self.down_proj = nn.Linear(hidden, dim, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., dim) -> (..., dim)."""
+        out: Tensor = self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        return out

@@ -1,0 +1,238 @@
+from collections import Counter
+from collections.abc import Callable
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from jsonargparse import ArgumentParser
+from lhotse import CutSet
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import Tensor
+
+from codec.errors import UserError
+from codec.features.mel import LogMel
+from tts.data.datasets import AcousticDataset, SpeechDataset, TokenizerDataset, VocoderDataset
+from tts.data.prepare import prepare
+from tts.training.data import ContinuingSampler, Place, SpeechData
+
+SAMPLES = 2_000
+
+
+def spell(texts: list[str], language: str) -> list[str]:
+    return [text.lower() for text in texts]
+
+
+def crops(cuts: CutSet) -> SpeechDataset:
+    """The dataset with the most chance in it: one random crop of every cut."""
+    return VocoderDataset(cuts, samples=SAMPLES)
+
+
+@pytest.fixture
+def folder(make_corpus: Any, tmp_path: Path) -> Path:
+    """14 cuts to train on, 2 for validation, of 0.5 to 0.7 s."""
+    manifest = make_corpus(speakers=2, utterances=8, seconds=0.7)
+    prepare(manifest, tmp_path / "prepared", LogMel(), phonemize=spell, progress=False)
+    return tmp_path / "prepared"
+
+
+def speech_data(folder: Path, *, workers: int = 0, dataset: Callable[[CutSet], SpeechDataset] = crops) -> SpeechData:
+    return SpeechData(str(folder), dataset, max_duration=None, max_cuts=3, num_buckets=3, num_workers=workers)
+
+
+class Recorder(LightningModule):
+    """Remembers the batches it is trained on and validated with."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+        self.seen: list[Tensor] = []
+        self.checked: list[list[Tensor]] = []
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        self.seen.append(batch.wav.clone())
+        return self.weight.sum()
+
+    def on_validation_epoch_start(self) -> None:
+        self.checked.append([])
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.checked[-1].append(batch.wav.clone())
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def train(
+    data: SpeechData, steps: int, *, ckpt: Path | None = None, callbacks: Any = (), **settings: Any
+) -> Recorder:
+    model = Recorder()
+    trainer = Trainer(
+        accelerator="cpu",
+        max_steps=steps,
+        max_epochs=-1,
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=bool(callbacks),
+        callbacks=list(callbacks),
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        **settings,
+    )
+    trainer.fit(model, data, ckpt_path=ckpt)
+    return model
+
+
+def same(one: list[Tensor], other: list[Tensor]) -> bool:
+    return len(one) == len(other) and all(map(torch.equal, one, other))
+
+
+STEPS_AN_EPOCH = 6  # 14 cuts, at most three in a batch, in three buckets
+MOMENTS = {
+    "after every batch": {"every_n_train_steps": 1},
+    "after validation": {},
+    "at the end of an epoch": {"every_n_epochs": 1, "save_on_train_epoch_end": True},
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_resumed_run_sees_the_batches_of_an_uninterrupted_one(
+    folder: Path, tmp_path: Path, moment: str, workers: int
+) -> None:
+    keep = ModelCheckpoint(tmp_path / "ckpt", filename="{step}", save_top_k=-1, **MOMENTS[moment])  # type: ignore[arg-type]
+    full = train(speech_data(folder, workers=workers), 15, callbacks=[keep]).seen
+    assert len(full) == 15
+    saved = sorted((tmp_path / "ckpt").glob("*.ckpt"))
+    after = sorted(int(path.stem.removeprefix("step=")) for path in saved)
+    assert {6, 12} <= set(after)
+    # the middle of an epoch, its last batch, the first of the next
+    for done in {4, 6, 7, 12} & set(after) if workers == 0 else {6}:
+        resumed = train(speech_data(folder, workers=workers), 15, ckpt=tmp_path / "ckpt" / f"step={done}.ckpt")
+        assert same(resumed.seen, full[done:]), done
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_epochs_differ_in_order_and_crops_and_validation_never_does(folder: Path) -> None:
+    data = speech_data(folder)
+    run = train(data, 3 * STEPS_AN_EPOCH)
+    epochs = [run.seen[n : n + STEPS_AN_EPOCH] for n in range(0, len(run.seen), STEPS_AN_EPOCH)]
+    assert [sum(map(len, epoch)) for epoch in epochs] == [14, 14, 14]
+    rows = [{tuple(row.tolist()) for batch in epoch for row in batch} for epoch in epochs]
+    assert not rows[0] & rows[1] and not rows[1] & rows[2]
+    assert len(run.checked) == 3
+    assert sum(map(len, run.checked[0])) == 2
+    assert same(run.checked[0], run.checked[1]) and same(run.checked[1], run.checked[2])
+
+
+def drawn(data: SpeechData, epoch: int = 0) -> list[list[str]]:
+    data.place = Place(epoch)
+    return [[cut.id for cut in cuts] for cuts in data.train_dataloader().sampler]
+
+
+def test_an_epoch_has_every_cut_once(folder: Path) -> None:
+    data = speech_data(folder)
+    everything = Counter(cut.id for cut in data.train_dataset.cuts)
+    assert len(everything) == 14
+    for epoch in range(5):
+        batches = drawn(data, epoch)
+        assert Counter(chain(*batches)) == everything
+        assert len(batches) == STEPS_AN_EPOCH
+        assert all(len(batch) <= 3 for batch in batches)
+    assert drawn(data, 0) != drawn(data, 1)
+    assert drawn(data, 1) == drawn(speech_data(folder), 1)
+
+
+def test_batches_keep_to_their_seconds(folder: Path) -> None:
+    data = SpeechData(str(folder), crops, max_duration=1.5, num_workers=0)
+    cuts = {cut.id: cut for cut in data.train_dataset.cuts}
+    batches = drawn(data)
+    assert all(len(batch) * max(cuts[i].duration for i in batch) <= 1.5 for batch in batches)
+    assert max(map(len, batches)) == 2
+
+
+class Device:
+    """What of a trainer the sampler asks for."""
+
+    def __init__(self, rank: int) -> None:
+        self.global_rank, self.world_size, self.training = rank, 2, True
+
+
+def test_devices_share_an_epoch(folder: Path) -> None:
+    shares = []
+    for rank in range(2):
+        data = speech_data(folder)
+        data.trainer = Device(rank)  # type: ignore[assignment]
+        shares.append(drawn(data))
+    assert len(shares[0]) == len(shares[1])
+    assert Counter(chain(*shares[0], *shares[1])) == Counter(cut.id for cut in data.train_dataset.cuts)
+
+
+def test_the_sampler_goes_on_from_its_place(folder: Path) -> None:
+    data = speech_data(folder)
+    order = [drawn(data, epoch) for epoch in range(3)]
+    place = Place(1, 2)
+    sampler = ContinuingSampler(data._sampler(data.train_dataset, shuffle=True), place)
+
+    def ids() -> list[list[str]]:
+        return [[cut.id for cut in cuts] for cuts in sampler]
+
+    assert ids() == order[1][2:]
+    assert place == Place(1, 2)  # drawing moves nothing
+    assert ids() == order[1][2:]
+    place.batches = STEPS_AN_EPOCH
+    assert ids() == order[2]
+    assert place == Place(2, 0)
+    assert {cut.epoch for cuts in sampler for cut in cuts} == {2}
+    # at the end of an epoch that another process drew
+    place = Place(0, STEPS_AN_EPOCH)
+    sampler = ContinuingSampler(data._sampler(data.train_dataset, shuffle=True), place)
+    assert ids() == order[1]
+    assert place == Place(1, 0)
+
+
+def test_several_folders_are_joined(make_corpus: Any, folder: Path, tmp_path: Path) -> None:
+    manifest = make_corpus(speakers=1, utterances=2, seconds=0.7, folder="more")
+    prepare(manifest, tmp_path / "train_only", LogMel(), phonemize=spell, splits=("train",), progress=False)
+    data = SpeechData([str(folder), str(tmp_path / "train_only")], crops)
+    assert len(data.train_dataset.cuts) == 15
+    assert len(data.dev_dataset.cuts) == 2
+    alone = SpeechData(str(tmp_path / "train_only"), crops, num_workers=0)
+    assert len(alone.train_dataset.cuts) == 1
+    assert [batch.wav.shape for batch in alone.train_dataloader()] == [(1, SAMPLES)]
+    assert alone.val_dataloader() == []
+
+
+def test_a_folder_that_is_not_prepared(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no prepared cuts .*cuts_train"):
+        SpeechData(str(tmp_path), crops).train_dataloader()
+    with pytest.raises(ValueError, match="max_duration or max_cuts"):
+        SpeechData(str(tmp_path), crops, max_duration=None)
+
+
+def test_a_config_names_the_dataset_and_its_settings(folder: Path) -> None:
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(LightningDataModule, "data")
+    config = {
+        "class_path": "tts.training.data.SpeechData",
+        "init_args": {
+            "cuts": str(folder),
+            "dataset": {
+                "class_path": "tts.data.datasets.AcousticDataset",
+                "init_args": {"p_cross": 0.25, "max_prompt": 2.0},
+            },
+            "max_duration": 7.0,
+        },
+    }
+    data = parser.instantiate_classes(parser.parse_object({"data": config})).data
+    dataset = data.train_dataset
+    assert isinstance(dataset, AcousticDataset)
+    assert (dataset.p_cross, dataset.max_prompt, len(dataset.cuts)) == (0.25, 47, 14)
+    assert data.max_duration == 7.0
+    config["init_args"]["dataset"] = {"class_path": "tts.data.datasets.TokenizerDataset"}  # type: ignore[index]
+    data = parser.instantiate_classes(parser.parse_object({"data": config})).data
+    assert isinstance(data.train_dataset, TokenizerDataset)

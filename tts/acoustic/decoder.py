@@ -1,0 +1,207 @@
+"""The acoustic decoder: tokens and a voice prompt -> frames, by flow matching, whole or chunk by chunk.
+
+Shapes: B batch, N tokens, T = frames_per_token * N frames, D numbers of a frame.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from codec.nn.attention import KVCache
+from codec.nn.masks import chunk_causal_mask, length_mask
+from codec.spec import TokenSpec
+from tts.acoustic.dit import DiT
+from tts.acoustic.flow import flow_loss, solve, time_grid
+
+
+@dataclass
+class FlowState:
+    """What a stream of chunks needs of the past: keys and values per solver step, and the voice.
+
+    Attributes:
+        caches: one list of the DiT's caches per solver step.
+        speaker: (2 or 1, dim) speaker vectors, with and without condition.
+        guidance: of this stream; 0 for none.
+    """
+
+    caches: list[list[KVCache]]
+    speaker: Tensor
+    guidance: float
+
+    def copy(self) -> "FlowState":
+        """An independent state: what one stream adds, another does not see."""
+        return FlowState([[c.copy() for c in layers] for layers in self.caches], self.speaker, self.guidance)
+
+
+class FlowDecoder(nn.Module):
+    """A DiT with the scaling of its frames.
+
+    Args:
+        dit: the velocity network.
+        drop: share of training utterances whose conditions are all dropped, for guidance
+            (Ho & Salimans 2022, arXiv 2207.12598).
+    """
+
+    def __init__(self, dit: DiT, *, drop: float = 0.2) -> None:
+        super().__init__()
+        self.dit, self.drop = dit, drop
+        self.register_buffer("mean", torch.zeros(self.spec.frames.dim))
+        self.register_buffer("std", torch.ones(self.spec.frames.dim))
+        self.mean: Tensor
+        self.std: Tensor
+
+    @property
+    def spec(self) -> TokenSpec:
+        """The grid of tokens and frames."""
+        return self.dit.spec
+
+    def scale(self, frames: Tensor) -> Tensor:
+        """Frames -> each channel with mean 0 and variance 1 over the training data."""
+        return (frames - self.mean) / self.std
+
+    def unscale(self, x: Tensor) -> Tensor:
+        """The inverse of `scale`."""
+        return x * self.std + self.mean
+
+    def mask(self, prompt_lens: Tensor, lens: Tensor, size: int, chunk: int | None) -> Tensor:
+        """(B, 1, P, P) attention mask over `size` tokens: prompt first, then chunks of `chunk` tokens.
+
+        None for one chunk: the prompt sees itself, the target everything but the padding.
+        """
+        at = torch.arange(size, device=lens.device)[None]
+        behind = at - prompt_lens[:, None]
+        chunks = 1 + behind.div(chunk or size, rounding_mode="floor")
+        chunks = torch.where(behind < 0, 0, chunks)
+        chunks = torch.where(at < lens[:, None], chunks, size + 1)
+        return chunk_causal_mask(chunks.repeat_interleave(self.dit.per_token, dim=1))
+
+    def loss(
+        self, frames: Tensor, tokens: Tensor, prompt_lens: Tensor, lens: Tensor, *, chunk: int | None = None
+    ) -> Tensor:
+        """Flow loss on the target frames.
+
+        Args:
+            frames: (B, T, D), prompt then target then padding, unscaled.
+            tokens: (B, N).
+            prompt_lens, lens: (B,) tokens of the prompt, and of prompt and target together.
+            chunk: tokens per chunk of the attention mask; None for one chunk.
+        """
+        n, per = tokens.shape[1], self.spec.frames_per_token
+        clean = self.scale(frames)
+        prompt = length_mask(prompt_lens, n)
+        prompt_frames = prompt.repeat_interleave(per, dim=1)
+        dropped = torch.rand(len(tokens), device=tokens.device) < self.drop
+        speaker = self.dit.speaker(clean[:, : int(prompt_lens.max()) * per], prompt_lens * per)
+        speaker = torch.where(dropped[:, None], self.dit.no_speaker.to(speaker.dtype), speaker)
+        tokens = tokens.masked_fill(dropped[:, None], self.spec.codes)
+        given = clean.masked_fill(dropped[:, None, None], 0.0)
+        mask = self.mask(prompt_lens, lens, n, chunk)
+
+        def velocity(x_t: Tensor, t: Tensor) -> Tensor:
+            x_t = torch.where(prompt_frames[..., None], given, x_t)
+            out: Tensor = self.dit(x_t, t, tokens, speaker, prompt=prompt, mask=mask)
+            return out
+
+        keep = (length_mask(lens, n) & ~prompt).repeat_interleave(per, dim=1)
+        return flow_loss(velocity, clean, keep)
+
+    @torch.inference_mode()
+    def start(self, frames: Tensor, tokens: Tensor, *, steps: int = 10, guidance: float = 0.7) -> FlowState:
+        """Take in a voice prompt, once: everything later chunks need of it is in the state.
+
+        Args:
+            frames: (1, T, D) the prompt's frames, unscaled.
+            tokens: (1, N) its tokens.
+            steps: solver steps of all later chunks.
+            guidance: weight w of ``(1 + w) conditional - w unconditional``; 0 leaves the second out.
+        """
+        clean = self.scale(frames)
+        lens = torch.tensor([clean.shape[1]], device=clean.device)
+        speaker = self.dit.speaker(clean, lens)
+        if guidance:
+            speaker = torch.cat([speaker, self.dit.no_speaker[None]])
+            clean = torch.cat([clean, torch.zeros_like(clean)])
+            tokens = torch.cat([tokens, torch.full_like(tokens, self.spec.codes)])
+        state = FlowState([self.dit.new_caches() for _ in range(steps)], speaker, guidance)
+        prompt = torch.ones_like(tokens, dtype=torch.bool)
+        for t, caches in zip(time_grid(steps), state.caches, strict=False):
+            self.dit(clean, torch.full((len(clean),), t), tokens, speaker, prompt=prompt, caches=caches)
+        return state
+
+    @torch.inference_mode()
+    def decode_chunk(self, state: FlowState, tokens: Tensor, noise: Tensor) -> Tensor:
+        """The frames (1, T, D) of the next chunk of tokens (1, N); adds the chunk to the state.
+
+        Args:
+            state: from `start`; changed in place.
+            tokens: (1, N).
+            noise: (1, T, D) standard normal, one frame for each to come.
+        """
+        rows = len(state.speaker)
+        tokens = torch.cat([tokens, torch.full_like(tokens, self.spec.codes)])[:rows]
+        prompt = torch.zeros_like(tokens, dtype=torch.bool)
+
+        def velocity(x: Tensor, t: float, step: int) -> Tensor:
+            times = torch.full((rows,), t, device=x.device)
+            v = self.dit(
+                x.expand(rows, -1, -1), times, tokens, state.speaker, prompt=prompt, caches=state.caches[step]
+            )
+            return v if rows == 1 else (1 + state.guidance) * v[:1] - state.guidance * v[1:]
+
+        return self.unscale(solve(velocity, noise, len(state.caches)))
+
+    @torch.inference_mode()
+    def decode(
+        self,
+        prompts: Sequence[tuple[Tensor, Tensor]],
+        tokens: Sequence[Tensor],
+        noise: Sequence[Tensor],
+        *,
+        steps: int = 10,
+        guidance: float = 0.7,
+        chunk: int | None = None,
+    ) -> list[Tensor]:
+        """Frames (T, D) for every row, all in one batch.
+
+        Args:
+            prompts: of each row, frames (T, D) and tokens (N,).
+            tokens: of each row, (N,).
+            noise: of each row, (T, D) standard normal.
+            steps, guidance: as in `start`.
+            chunk: tokens per chunk; None for one chunk, which hears the whole utterance.
+        """
+        device, per = self.mean.device, self.spec.frames_per_token
+        prompt_lens = torch.tensor([len(t) for _, t in prompts], device=device)
+        lens = prompt_lens + torch.tensor([len(t) for t in tokens], device=device)
+        n = int(lens.max())
+        ids = torch.full((len(tokens), n), self.spec.codes, device=device)
+        given, x = (torch.zeros(len(tokens), n * per, self.spec.frames.dim, device=device) for _ in range(2))
+        speakers = []
+        for i, ((frames, prompt_tokens), row, row_noise) in enumerate(zip(prompts, tokens, noise, strict=True)):
+            start, end = len(prompt_tokens), len(prompt_tokens) + len(row)
+            ids[i, :start], ids[i, start:end] = prompt_tokens, row
+            clean = self.scale(frames)
+            given[i, : start * per], x[i, start * per : end * per] = clean, row_noise
+            speakers.append(self.dit.speaker(clean[None], torch.tensor([len(clean)], device=device)))
+        speaker, rows = torch.cat(speakers), len(tokens)
+        prompt = length_mask(prompt_lens, n)
+        mask = self.mask(prompt_lens, lens, n, chunk)
+        if guidance:
+            ids = torch.cat([ids, torch.full_like(ids, self.spec.codes)])
+            given = torch.cat([given, torch.zeros_like(given)])
+            speaker = torch.cat([speaker, self.dit.no_speaker.expand(rows, -1)])
+            prompt, mask = prompt.repeat(2, 1), mask.repeat(2, 1, 1, 1)
+        prompt_frames = prompt.repeat_interleave(per, dim=1)[..., None]
+
+        def velocity(x: Tensor, t: float, step: int) -> Tensor:
+            both = torch.cat([x, x]) if guidance else x
+            both = torch.where(prompt_frames, given, both)
+            times = torch.full((len(both),), t, device=device)
+            v: Tensor = self.dit(both, times, ids, speaker, prompt=prompt, mask=mask)
+            return (1 + guidance) * v[:rows] - guidance * v[rows:] if guidance else v
+
+        frames = self.unscale(solve(velocity, x, steps))
+        spans = zip(prompt_lens.tolist(), lens.tolist(), strict=True)
+        return [frames[i, start * per : end * per] for i, (start, end) in enumerate(spans)]

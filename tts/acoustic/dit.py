@@ -1,0 +1,167 @@
+"""The diffusion transformer that tells the flow's velocity (Peebles & Xie 2022, arXiv 2212.09748).
+
+Positions are patches of `patch` frames. The voice prompt stands in front of the target, clean, and sees only
+itself; the target is cut into chunks, each of which sees the prompt, itself and what came before. One chunk is the
+offline case. So what is computed for prompt and past chunks never changes, and can be kept (`KVCache`).
+
+Shapes: B batch, P positions, D numbers of a frame, dim the model's size.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange, repeat
+from torch import Tensor, nn
+
+from codec.nn.attention import Attention, KVCache, SwiGLU, rope
+from codec.nn.masks import length_mask
+from codec.spec import TokenSpec
+
+
+class TimeEmbedding(nn.Module):
+    """Times in [0, 1] -> vectors, through sines of a geometric range of frequencies and two layers."""
+
+    def __init__(self, dim: int, waves: int = 128) -> None:
+        super().__init__()
+        self.waves = waves
+        self.layers = nn.Sequential(nn.Linear(2 * waves, dim), nn.SiLU(), nn.Linear(dim, dim))
+
+    def forward(self, t: Tensor) -> Tensor:
+        """(B,) -> (B, dim)."""
+        scale = torch.exp(-math.log(10_000) * torch.arange(self.waves, device=t.device) / self.waves)
+        angles = 1000 * t[:, None].float() * scale
+        out: Tensor = self.layers(torch.cat([angles.sin(), angles.cos()], dim=-1))
+        return out
+
+
+class SpeakerEncoder(nn.Module):
+    """A voice prompt's frames -> one vector, pooled with attention (Okabe et al. 2018, arXiv 1803.10963)."""
+
+    def __init__(self, frame_dim: int, dim: int, *, kernel: int = 5) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv1d(frame_dim, dim, kernel, padding=kernel // 2)
+        self.conv2 = nn.Conv1d(dim, dim, kernel, stride=2, padding=kernel // 2)
+        self.weight = nn.Linear(dim, 1)
+        self.out = nn.Linear(2 * dim, dim)
+
+    def forward(self, frames: Tensor, lens: Tensor) -> Tensor:
+        """(B, T, D) scaled frames, (B,) valid ones -> (B, dim)."""
+        keep = length_mask(lens, frames.shape[1])[..., None]
+        x = F.gelu(self.conv1((frames * keep).transpose(1, 2))) * keep.transpose(1, 2)
+        x = F.gelu(self.conv2(x)).transpose(1, 2)
+        seen = length_mask((lens + 1) // 2, x.shape[1])[..., None]
+        share = self.weight(x).float().masked_fill(~seen, -1e4).softmax(1).to(x.dtype)
+        mean = (share * x).sum(1)
+        spread = (share * (x - mean[:, None]).square()).sum(1).clamp(min=1e-5).sqrt()
+        out: Tensor = self.out(torch.cat([mean, spread], dim=-1))
+        return out
+
+
+class Block(nn.Module):
+    """Attention and feed-forward, scaled, shifted and gated by time and speaker.
+
+    One projection serves all blocks, each adding a table of its own (adaLN-single, Chen et al. 2023, 2310.00426).
+    """
+
+    def __init__(self, dim: int, heads: int, hidden: int) -> None:
+        super().__init__()
+        self.table = nn.Parameter(torch.zeros(6, dim))
+        self.attention = Attention(dim, heads)
+        self.feed_forward = SwiGLU(dim, hidden)
+
+    def forward(
+        self, x: Tensor, modulation: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, cache: KVCache | None
+    ) -> Tensor:
+        """(B, P, dim), modulation (B, 6, dim) -> (B, P, dim)."""
+        shift1, scale1, gate1, shift2, scale2, gate2 = (modulation + self.table)[:, :, None].unbind(1)
+        h = F.layer_norm(x, x.shape[-1:]) * (1 + scale1) + shift1
+        x = x + gate1 * self.attention(h, cos, sin, mask=mask, cache=cache)
+        h = F.layer_norm(x, x.shape[-1:]) * (1 + scale2) + shift2
+        out: Tensor = x + gate2 * self.feed_forward(h)
+        return out
+
+
+class DiT(nn.Module):
+    """Noisy frames, tokens and a voice prompt -> velocity.
+
+    Args:
+        spec: grid of tokens and frames.
+        dim, layers, heads, hidden: sizes.
+        patch: frames per position; divides the frames per token. 2 halves the cost at no loss we could measure.
+    """
+
+    def __init__(
+        self,
+        spec: TokenSpec | None = None,
+        *,
+        dim: int = 320,
+        layers: int = 7,
+        heads: int = 5,
+        hidden: int = 864,
+        patch: int = 2,
+    ) -> None:
+        super().__init__()
+        self.spec = spec or TokenSpec()
+        if self.spec.frames_per_token % patch:
+            raise ValueError(f"patch {patch} does not divide the {self.spec.frames_per_token} frames of a token")
+        self.patch, self.head_dim = patch, dim // heads
+        self.per_token = self.spec.frames_per_token // patch
+        width = patch * self.spec.frames.dim
+        self.frames_in = nn.Linear(width, dim)
+        self.tokens_in = nn.Embedding(self.spec.codes + 1, dim)  # the last row stands for "no token"
+        self.place = nn.Parameter(torch.randn(self.per_token, dim) * 0.02)
+        self.is_prompt = nn.Parameter(torch.randn(dim) * 0.02)
+        self.token_mix = nn.Sequential(nn.Linear(dim, dim), nn.SiLU(), nn.Linear(dim, dim))
+        self.speaker = SpeakerEncoder(self.spec.frames.dim, dim)
+        self.no_speaker = nn.Parameter(torch.zeros(dim))
+        self.time = TimeEmbedding(dim)
+        self.modulate = nn.Linear(dim, 6 * dim)
+        self.blocks = nn.ModuleList(Block(dim, heads, hidden) for _ in range(layers))
+        self.final = nn.Linear(dim, 2 * dim)
+        self.frames_out = nn.Linear(dim, width)
+        for zeroed in (self.modulate, self.final, self.frames_out):
+            nn.init.zeros_(zeroed.weight)
+            nn.init.zeros_(zeroed.bias)
+        nn.init.normal_(self.tokens_in.weight, std=0.5)
+
+    def new_caches(self, capacity: int = 256) -> list[KVCache]:
+        """Empty caches, one a block."""
+        return [KVCache(capacity) for _ in self.blocks]
+
+    def forward(
+        self,
+        frames: Tensor,
+        t: Tensor,
+        tokens: Tensor,
+        speaker: Tensor,
+        *,
+        prompt: Tensor,
+        mask: Tensor | None = None,
+        caches: list[KVCache] | None = None,
+    ) -> Tensor:
+        """(B, T, D) frames -> velocity (B, T, D).
+
+        Args:
+            frames: scaled; clean where `prompt`, noisy elsewhere. T = frames_per_token * N.
+            t: (B,) times.
+            tokens: (B, N); `spec.codes` for "no token".
+            speaker: (B, dim), from `self.speaker` or `self.no_speaker`.
+            prompt: (B, N) bool, True for the tokens of the voice prompt.
+            mask: bool, broadcastable to (B, heads, P, P), True where a position may look; None for everywhere.
+            caches: from `new_caches`; what was seen before, to which these positions are added.
+        """
+        x = self.frames_in(rearrange(frames, "b (p f) d -> b p (f d)", f=self.patch))
+        tokens_x = self.tokens_in(tokens) + self.is_prompt * prompt[..., None]
+        tokens_x = repeat(tokens_x, "b n d -> b (n k) d", k=self.per_token)
+        place = self.place.repeat(tokens.shape[1], 1)
+        x = x + self.token_mix(tokens_x + place)
+        past = caches[0].length if caches else 0
+        cos, sin = rope(torch.arange(past, past + x.shape[1], device=x.device), self.head_dim)
+        condition = F.silu(self.time(t) + speaker)
+        modulation = self.modulate(condition).unflatten(-1, (6, -1))
+        for i, block in enumerate(self.blocks):
+            x = block(x, modulation, cos, sin, mask, caches[i] if caches else None)
+        shift, scale = self.final(condition)[:, None].chunk(2, dim=-1)
+        x = self.frames_out(F.layer_norm(x, x.shape[-1:]) * (1 + scale) + shift)
+        return rearrange(x, "b p (f d) -> b (p f) d", f=self.patch)

@@ -1,0 +1,229 @@
+"""Model folders: written from training runs, read for inference.
+
+    <folder>/<part>.safetensors   one file each for features, tokenizer, lm, acoustic, vocoder; its metadata holds
+                                  the part's config (class_path and init_args, as in the YAML) and the grid it fits
+    <folder>/voices/*.safetensors voices that come with the model
+    <folder>/README.md            the model card
+
+Nothing here is a pickle, and a config can only name classes of this project.
+"""
+
+import importlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import torch
+from jsonargparse import ArgumentParser
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from codec.audio import write_whole
+from codec.errors import SpecError, UserError
+from codec.spec import FrameSpec, TokenSpec, require_same
+from codec.tokenizer.model import Tokenizer
+from tts.acoustic.decoder import FlowDecoder
+from tts.lm.model import SpeechLM
+from tts.text.symbols import SymbolTable
+
+FORMAT = 1
+PARTS = ("features", "tokenizer", "lm", "acoustic", "vocoder")
+OURS = ("codec.", "tts.")
+EMBEDDED = Path(__file__).parent / "pretrained"
+SMALL = 4096  # tensors with fewer numbers are stored as they are
+
+M = TypeVar("M", bound=nn.Module)
+Config = Mapping[str, Any]
+Storage = str
+"""How matrices are stored: "float32", "float16", or "int8" with one scale a row."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """The parts of the chain, on one grid and one phoneme table.
+
+    Attributes:
+        features: waveform (B, samples) -> frames.
+        tokenizer, lm, acoustic: the three models.
+        vocoder: frames -> waveform (B, samples).
+        symbols: the phoneme table.
+        spec: the grid that all parts share.
+        folder: where it was read from.
+    """
+
+    features: nn.Module
+    tokenizer: Tokenizer
+    lm: SpeechLM
+    acoustic: FlowDecoder
+    vocoder: nn.Module
+    symbols: SymbolTable
+    spec: TokenSpec
+    folder: Path
+
+    @classmethod
+    def load(cls, folder: str | Path | None = None, device: str | torch.device = "cpu") -> "Model":
+        """Read a model folder; None is the embedded model, read once per device.
+
+        Raises:
+            UserError: no such folder, a part missing or broken, or parts that do not fit together.
+        """
+        return _embedded(str(device)) if folder is None else _load(Path(folder), device)
+
+    def voices(self) -> dict[str, Path]:
+        """The saved voices that come with the model, by name."""
+        return {path.stem: path for path in sorted((self.folder / "voices").glob("*.safetensors"))}
+
+
+@lru_cache(maxsize=2)
+def _embedded(device: str) -> Model:
+    return _load(EMBEDDED, device)
+
+
+def _load(folder: Path, device: str | torch.device) -> Model:
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such model folder; give a folder that `train.py all` wrote")
+    missing = [part for part in PARTS if not (folder / f"{part}.safetensors").is_file()]
+    if missing:
+        raise UserError(f"{folder}: not a whole model, {', '.join(missing)} missing; finish its training")
+    read = {part: read_part(folder / f"{part}.safetensors", device) for part in PARTS}
+    symbols = SymbolTable.from_list(read["tokenizer"][1]["symbols"])
+    modules = {part: module for part, (module, _) in read.items()}
+    model = Model(
+        modules["features"],
+        _expect(modules["tokenizer"], Tokenizer, folder / "tokenizer.safetensors"),
+        _expect(modules["lm"], SpeechLM, folder / "lm.safetensors"),
+        _expect(modules["acoustic"], FlowDecoder, folder / "acoustic.safetensors"),
+        modules["vocoder"],
+        symbols,
+        cast(Tokenizer, modules["tokenizer"]).spec,
+        folder,
+    )
+    check_fit(model, read["lm"][1]["symbols"])
+    return model
+
+
+def _expect(module: nn.Module, kind: type[M], path: Path) -> M:
+    if not isinstance(module, kind):
+        raise UserError(f"{path}: holds a {type(module).__name__}, not a {kind.__name__}")
+    return module
+
+
+def check_fit(model: Model, lm_symbols: list[str]) -> None:
+    """Raise `SpecError`, naming both sides, where two parts of a model do not share one grid."""
+    frames = model.spec.frames
+    for part in ("features", "vocoder"):
+        spec = cast(FrameSpec, getattr(model, part).spec)
+        require_same(spec, frames, a_name=f"{model.folder / part}.safetensors", b_name="the tokenizer")
+    require_same(model.acoustic.spec, model.spec, a_name=f"{model.folder / 'acoustic'}.safetensors", b_name="the tokenizer")
+    if model.lm.layout.codes != model.spec.codes:
+        raise SpecError(
+            f"{model.folder / 'lm'}.safetensors and the tokenizer do not fit together: the LM writes "
+            f"{model.lm.layout.codes} different tokens, the tokenizer has {model.spec}"
+        )
+    if lm_symbols != model.symbols.to_list():
+        raise SpecError(
+            f"{model.folder / 'lm'}.safetensors and the tokenizer do not fit together: their phoneme tables differ "
+            f"({len(lm_symbols)} and {len(model.symbols)} symbols)"
+        )
+
+
+def build(config: Config) -> nn.Module:
+    """The module that a config names, with fresh weights.
+
+    Raises:
+        UserError: the config names a class outside this project, or arguments the class does not take.
+    """
+    for path in _class_paths(config):
+        if not path.startswith(OURS):
+            raise UserError(f"config names {path!r}, which is not a class of this project")
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(nn.Module, "part")
+    try:
+        importlib.import_module(str(config["class_path"]).rpartition(".")[0])
+        parsed = parser.parse_object({"part": dict(config)})
+    except Exception as error:
+        line = " ".join(str(error).split())
+        raise UserError(f"config of {config.get('class_path')} cannot be built: {line[:300]}") from error
+    return cast(nn.Module, parser.instantiate_classes(parsed)["part"])
+
+
+def _class_paths(config: Any) -> list[str]:
+    if isinstance(config, Mapping):
+        own = [str(config["class_path"])] if "class_path" in config else []
+        return own + [path for value in config.values() for path in _class_paths(value)]
+    if isinstance(config, list | tuple):
+        return [path for value in config for path in _class_paths(value)]
+    return []
+
+
+def write_part(
+    path: Path, module: nn.Module, config: Config, symbols: SymbolTable, *, storage: Storage = "float32"
+) -> None:
+    """Save one part of a model, whole or not at all."""
+    spec = module.spec if hasattr(module, "spec") else None
+    note = {
+        "format": FORMAT,
+        "config": dict(config),
+        "spec": asdict(cast(Any, spec)) if spec is not None else None,
+        "symbols": symbols.to_list(),
+        "storage": storage,
+    }
+    tensors: dict[str, Tensor] = {}
+    for name, tensor in module.state_dict().items():
+        tensors |= _pack(name, tensor.detach().cpu(), storage)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, save(tensors, metadata={"tts": json.dumps(note, ensure_ascii=False)}))
+
+
+def read_part(path: Path, device: str | torch.device = "cpu") -> tuple[nn.Module, dict[str, Any]]:
+    """A part as `write_part` saved it, in evaluation mode, and its metadata.
+
+    Raises:
+        UserError: the file is no part of a model, is of a newer format, or does not hold what its config says.
+    """
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            text = (file.metadata() or {}).get("tts")
+            stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path}: cannot be read as safetensors ({error})") from error
+    if text is None:
+        raise UserError(f"{path}: safetensors, but not a part of a model of this project")
+    note: dict[str, Any] = json.loads(text)
+    if note["format"] > FORMAT:
+        raise UserError(f"{path}: format {note['format']}, this version reads up to {FORMAT}; update the program")
+    module = build(note["config"])
+    try:
+        module.load_state_dict(_unpack(stored))
+    except RuntimeError as error:
+        line = " ".join(str(error).split())
+        raise UserError(f"{path}: does not hold what its config says: {line[:300]}") from error
+    return module.eval().requires_grad_(False).to(device), note
+
+
+def _pack(name: str, tensor: Tensor, storage: Storage) -> dict[str, Tensor]:
+    """A tensor as it is stored: small ones and integers unchanged, matrices in the storage's precision."""
+    if not tensor.is_floating_point() or tensor.ndim < 2 or tensor.numel() < SMALL or storage == "float32":
+        return {name: tensor.contiguous().clone()}
+    if storage == "float16":
+        return {name: tensor.half().contiguous()}
+    rows = tensor.float().flatten(1)
+    scale = rows.abs().amax(1, keepdim=True).clamp(min=1e-8) / 127
+    whole = (rows / scale).round().to(torch.int8).view(tensor.shape)
+    return {name: whole.contiguous(), f"{name}::scale": scale[:, 0].contiguous()}
+
+
+def _unpack(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The inverse of `_pack`, in float32."""
+    state = {}
+    for name, tensor in stored.items():
+        if name.endswith("::scale"):
+            continue
+        if (scale := stored.get(f"{name}::scale")) is not None:
+            tensor = tensor.float() * scale.view(-1, *[1] * (tensor.ndim - 1))
+        state[name] = tensor.float() if tensor.is_floating_point() else tensor
+    return state

@@ -1,0 +1,267 @@
+"""One dataset a stage, in Lhotse's way: a sampler chooses the cuts, ``dataset[cuts]`` is the batch.
+
+Random choices inside a batch (crops, prompts) come from a generator seeded with the dataset's seed, the
+epoch and the cut's id, never from a running one. So a cut gives the same training example in whatever batch,
+worker or process it is drawn, and a resumed run sees what an uninterrupted one would have seen. The epoch
+travels with the cut, as its custom field ``epoch`` (`tts.training.data` writes it there); a cut without one
+is of epoch 0, which keeps validation the same every time.
+"""
+
+import random
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from lhotse import CutSet
+from lhotse.cut import Cut
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from torch.utils.data import Dataset
+
+from codec.spec import FrameSpec, TokenSpec
+from tts.data.batches import IGNORE, AcousticBatch, LMBatch, TokenizerBatch, VocoderBatch
+from tts.text.symbols import DEFAULT_SYMBOLS, SymbolTable
+
+FRAMES, TOKENS = FrameSpec(), TokenSpec()
+
+Groups = list[tuple[int, ...]]
+Layout = Callable[[Groups, list[int], list[int]], tuple[list[int], list[int]]]
+Floats = npt.NDArray[np.float32]
+
+
+class SpeechDataset(Dataset[Any]):
+    """What the datasets share: numbered speakers, other utterances of a speaker, repeatable draws.
+
+    Args:
+        cuts: all cuts that batches and prompts may be drawn from.
+        seed: of the random choices.
+    """
+
+    def __init__(self, cuts: CutSet, *, seed: int = 0) -> None:
+        self.cuts = list(cuts)
+        self.seed = seed
+        self._by_speaker: dict[str, list[Cut]] = defaultdict(list)
+        for cut in self.cuts:
+            self._by_speaker[speaker_of(cut)].append(cut)
+        self.speakers = {name: number for number, name in enumerate(sorted(self._by_speaker))}
+
+    def draws(self, cut: Cut) -> random.Random:
+        """The generator of the random choices made for this cut in its epoch."""
+        return random.Random(f"{self.seed}/{(cut.custom or {}).get('epoch', 0)}/{cut.id}")
+
+    def another(self, cut: Cut, draws: random.Random) -> Cut | None:
+        """A random other utterance of the cut's speaker, None where there is none."""
+        same = self._by_speaker[speaker_of(cut)]
+        if len(same) < 2:
+            return None
+        other = same[draws.randrange(len(same) - 1)]
+        return same[-1] if other.id == cut.id else other
+
+    def speaker_numbers(self, cuts: CutSet) -> Tensor:
+        return torch.tensor([self.speakers[speaker_of(cut)] for cut in cuts])
+
+
+class VocoderDataset(SpeechDataset):
+    """One random crop of every cut's waveform.
+
+    Args:
+        samples: of a crop; shorter recordings are padded with zeros.
+        gain_db: each crop's level is changed by up to so much, up or down, short of clipping.
+    """
+
+    def __init__(self, cuts: CutSet, *, samples: int = 24_576, gain_db: float = 0.0, seed: int = 0) -> None:
+        super().__init__(cuts, seed=seed)
+        self.samples = samples
+        self.gain_db = gain_db
+
+    def __getitem__(self, cuts: CutSet) -> VocoderBatch:
+        return VocoderBatch(torch.from_numpy(np.stack([self._crop(cut) for cut in cuts])))
+
+    def _crop(self, cut: Cut) -> Floats:
+        draws = self.draws(cut)
+        start = draws.randint(0, max(0, cut.num_samples - self.samples))
+        count = min(self.samples, cut.num_samples - start)
+        rate = cut.sampling_rate
+        wav = cut.recording.load_audio(offset=start / rate, duration=count / rate)[0]
+        gain = 10 ** (draws.uniform(-self.gain_db, self.gain_db) / 20)
+        peak = float(np.abs(wav).max())
+        crop = np.zeros(self.samples, np.float32)
+        crop[: len(wav)] = wav * (min(gain, max(1.0, 1.0 / max(peak, 1e-3))) if gain > 1 else gain)
+        return crop
+
+
+class TokenizerDataset(SpeechDataset):
+    """Frames and the segments (no stress, no punctuation) to be read from them."""
+
+    def __init__(
+        self, cuts: CutSet, *, spec: FrameSpec = FRAMES, symbols: SymbolTable | None = None, seed: int = 0
+    ) -> None:
+        super().__init__(cuts, seed=seed)
+        self.spec = spec
+        self.symbols = symbols or DEFAULT_SYMBOLS
+
+    def __getitem__(self, cuts: CutSet) -> TokenizerBatch:
+        frames, frame_lens = pad([torch.from_numpy(frames_of(cut)) for cut in cuts], self.spec.floor)
+        labels, label_lens = pad([torch.tensor(self.labels(cut), dtype=torch.int64) for cut in cuts], 0)
+        return TokenizerBatch(frames, frame_lens, labels, label_lens, self.speaker_numbers(cuts))
+
+    def labels(self, cut: Cut) -> list[int]:
+        """Ids of the cut's segments."""
+        return self.symbols.segments(self.symbols.encode(phonemes_of(cut)))
+
+
+class LMDataset(SpeechDataset):
+    """Sequences for the LM: the cut's phonemes and tokens, behind those of a prompt or alone.
+
+    Args:
+        layout: (phoneme groups, tokens, tokens per group) -> (ids, shifted labels); `tts.lm.layout`'s.
+        p_prompt: how often another utterance of the speaker, where there is one, stands in front.
+        p_strip: how often a prompt's phonemes lose stress and punctuation, as when the tokenizer read them.
+        max_prompt: seconds; longer prompts are left out.
+    """
+
+    def __init__(
+        self,
+        cuts: CutSet,
+        *,
+        layout: Layout,
+        symbols: SymbolTable | None = None,
+        p_prompt: float = 0.5,
+        p_strip: float = 0.5,
+        max_prompt: float = 15.0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(cuts, seed=seed)
+        self.layout = layout
+        self.symbols = symbols or DEFAULT_SYMBOLS
+        self.p_prompt = p_prompt
+        self.p_strip = p_strip
+        self.max_prompt = max_prompt
+
+    def __getitem__(self, cuts: CutSet) -> LMBatch:
+        pairs = [self.layout(*self.utterance(cut)) for cut in cuts]
+        ids, _ = pad([torch.tensor(ids) for ids, _ in pairs], 0)
+        labels, _ = pad([torch.tensor(labels) for _, labels in pairs], IGNORE)
+        return LMBatch(ids, labels)
+
+    def utterance(self, cut: Cut) -> tuple[Groups, list[int], list[int]]:
+        """Phoneme groups, tokens, and tokens per group, with the prompt's first where one is drawn."""
+        draws = self.draws(cut)
+        groups, tokens, durations = self._aligned(cut)
+        prompt = self.another(cut, draws) if draws.random() < self.p_prompt else None
+        if prompt is None or prompt.duration > self.max_prompt:
+            return groups, tokens, durations
+        first, first_tokens, first_durations = self._aligned(prompt)
+        if draws.random() < self.p_strip:
+            first, first_durations = strip(first, first_durations, self.symbols)
+        return first + groups, first_tokens + tokens, first_durations + durations
+
+    def _aligned(self, cut: Cut) -> tuple[Groups, list[int], list[int]]:
+        groups = self.symbols.groups(self.symbols.encode(phonemes_of(cut)))
+        return groups, cut.custom["tokens"], cut.custom["durations"]
+
+
+class AcousticDataset(SpeechDataset):
+    """Frames and tokens to learn the flow from: a voice prompt, then the target.
+
+    The prompt is the head of the same utterance, or a piece of another one of the same speaker: a flow that
+    only ever saw the first kind would learn to copy the room and not the voice.
+
+    Args:
+        p_cross: how often the prompt is of another utterance, where there is one.
+        min_prompt, max_prompt: seconds of prompt. The head of the same utterance takes at most half of it.
+        max_target: seconds of target; of a longer one a random piece is taken.
+    """
+
+    def __init__(
+        self,
+        cuts: CutSet,
+        *,
+        spec: TokenSpec = TOKENS,
+        p_cross: float = 0.5,
+        min_prompt: float = 1.0,
+        max_prompt: float = 5.0,
+        max_target: float = 12.0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(cuts, seed=seed)
+        self.spec = spec
+        self.p_cross = p_cross
+        self.min_prompt = max(1, round(min_prompt * spec.rate))
+        self.max_prompt = max(1, round(max_prompt * spec.rate))
+        self.max_target = max(1, round(max_target * spec.rate))
+
+    def __getitem__(self, cuts: CutSet) -> AcousticBatch:
+        examples = [self.example(cut) for cut in cuts]
+        frames, _ = pad([torch.from_numpy(frames) for frames, _, _ in examples], self.spec.frames.floor)
+        tokens, lens = pad([torch.tensor(tokens) for _, tokens, _ in examples], 0)
+        prompt_lens = torch.tensor([prompt_len for _, _, prompt_len in examples])
+        return AcousticBatch(frames, tokens, prompt_lens, lens, self.speaker_numbers(cuts))
+
+    def example(self, cut: Cut) -> tuple[Floats, list[int], int]:
+        """Frames, tokens, and how many of the tokens are prompt."""
+        draws = self.draws(cut)
+        other = self.another(cut, draws) if draws.random() < self.p_cross else None
+        wanted = draws.randint(self.min_prompt, self.max_prompt)
+        count = len(cut.custom["tokens"])
+        if other is None:
+            wanted = min(wanted, count // 2)
+            return *self._piece(cut, wanted + self.max_target, draws), wanted
+        frames, tokens = self._piece(other, wanted, draws)
+        target_frames, target_tokens = self._piece(cut, self.max_target, draws)
+        return np.concatenate([frames, target_frames]), tokens + target_tokens, len(tokens)
+
+    def _piece(self, cut: Cut, count: int, draws: random.Random) -> tuple[Floats, list[int]]:
+        """At most ``count`` tokens from a random place, and their frames."""
+        tokens: list[int] = cut.custom["tokens"]
+        start = draws.randint(0, max(0, len(tokens) - count))
+        tokens = tokens[start : start + count]
+        each = self.spec.frames_per_token
+        frames = frames_of(cut, start * each, (start + len(tokens)) * each)
+        missing = len(tokens) * each - len(frames)
+        return np.pad(frames, ((0, missing), (0, 0)), constant_values=self.spec.frames.floor), tokens
+
+
+def strip(groups: Groups, durations: Sequence[int], symbols: SymbolTable) -> tuple[Groups, list[int]]:
+    """Phoneme groups without stress and punctuation, and tokens per remaining group.
+
+    A group of which nothing remains gives its tokens to the one before (the first: to the one after).
+    """
+    kept: Groups = []
+    counts: list[int] = []
+    before = 0
+    for group, count in zip(groups, durations, strict=True):
+        if segments := symbols.segments(group):
+            kept.append(tuple(segments))
+            counts.append(count + before)
+            before = 0
+        elif counts:
+            counts[-1] += count
+        else:
+            before += count
+    return kept, counts
+
+
+def pad(rows: Sequence[Tensor], value: float) -> tuple[Tensor, Tensor]:
+    """Tensors of different length (n_i, ...) -> one (B, max n, ...), and the lengths (B,)."""
+    lens = torch.tensor([len(row) for row in rows])
+    return pad_sequence(list(rows), batch_first=True, padding_value=value), lens
+
+
+def frames_of(cut: Cut, start: int = 0, end: int | None = None) -> Floats:
+    """The stored frames of a cut, or those from ``start`` to ``end``, (T, D) float32."""
+    frames: Floats = cut.load_frames()[start:end].astype(np.float32)
+    return frames
+
+
+def phonemes_of(cut: Cut) -> str:
+    phonemes: str = cut.supervisions[0].custom["phonemes"]
+    return phonemes
+
+
+def speaker_of(cut: Cut) -> str:
+    speaker: str = cut.supervisions[0].speaker
+    return speaker

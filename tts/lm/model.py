@@ -1,0 +1,234 @@
+"""The text-to-token language model: a Llama over phonemes and speech tokens, and its sampling loop.
+
+The sequence is laid out by `tts.lm.layout`. While it writes, the model chooses between the speech tokens and one
+more choice, "on to the next phoneme"; which phoneme that is, the text says. So the phonemes come in order and each
+once, whatever is drawn; how many tokens each has is bounded.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tts.lm.layout import IGNORE, Groups, Layout
+from tts.lm.llama import Llama, LlamaConfig
+from tts.lm.sampling import Sampling, draw
+
+
+@dataclass(frozen=True)
+class Aligned:
+    """Speech tokens with the phonemes they say: a voice prompt, or what the LM wrote.
+
+    Attributes:
+        groups: phoneme groups, see `tts.text.symbols`.
+        tokens: speech tokens.
+        durations: tokens of each group.
+    """
+
+    groups: Groups = ()
+    tokens: Sequence[int] = ()
+    durations: Sequence[int] = ()
+
+
+class Request(NamedTuple):
+    """One text to write tokens for.
+
+    Attributes:
+        groups: phoneme groups of the text.
+        prompt: voice prompt to go on from.
+        seed: of this row's draws, so that they do not depend on its neighbours in the batch.
+    """
+
+    groups: Groups
+    prompt: Aligned = Aligned()
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """Limits on durations, in tokens.
+
+    Attributes:
+        longest: of a phoneme.
+        longest_pause: of a phoneme with punctuation behind it, its pause included.
+        most_empty: phonemes in a row without a token of their own.
+        pauses: ids of punctuation symbols.
+    """
+
+    longest: int = 12
+    longest_pause: int = 24
+    most_empty: int = 2
+    pauses: frozenset[int] = frozenset()
+
+    def of(self, group: Sequence[int]) -> int:
+        """The most tokens this phoneme group may have."""
+        return self.longest_pause if group[-1] in self.pauses else self.longest
+
+
+class Written(NamedTuple):
+    """A token just written: row of the batch, the token, and the number of the group it belongs to."""
+
+    row: int
+    token: int
+    group: int
+
+
+@dataclass
+class _Row:
+    """Where one row of a batch stands."""
+
+    groups: Groups
+    generator: torch.Generator
+    queue: list[int] = field(default_factory=list)  # ids decided but not yet fed
+    history: list[int] = field(default_factory=list)
+    group: int = 0  # whose tokens are being written
+    written: int = 0  # tokens of that group
+    empty: int = 0  # groups without tokens just before it
+    done: bool = False
+
+    def says_nothing(self) -> bool:
+        """Whether the last group has come and not one token was written."""
+        return not self.history and self.group + 1 == len(self.groups)
+
+
+class SpeechLM(nn.Module):
+    """Phonemes and a voice prompt -> speech tokens.
+
+    Args:
+        symbols, codes: sizes of the phoneme table and of the tokenizer's codebook.
+        Others: `LlamaConfig`.
+    """
+
+    def __init__(
+        self,
+        *,
+        symbols: int,
+        codes: int = 625,
+        hidden_size: int = 384,
+        intermediate_size: int = 1024,
+        num_hidden_layers: int = 8,
+        num_attention_heads: int = 6,
+        num_key_value_heads: int = 2,
+    ) -> None:
+        super().__init__()
+        self.layout = Layout(symbols, codes)
+        self.llama = Llama(
+            LlamaConfig(
+                vocab_size=self.layout.vocab_size,
+                hidden_size=hidden_size,
+                intermediate_size=intermediate_size,
+                num_hidden_layers=num_hidden_layers,
+                num_attention_heads=num_attention_heads,
+                num_key_value_heads=num_key_value_heads,
+            )
+        )
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """(B, N) ids -> (B, N, vocabulary) logits."""
+        logits: Tensor = self.llama(ids)
+        return logits
+
+    def loss(self, ids: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean cross entropy of the stream, and the share of its speech tokens that are the likeliest id.
+
+        Args:
+            ids: (B, N).
+            labels: (B, N) the id that follows each position, `IGNORE` where nothing is to be learnt.
+        """
+        keep = labels != IGNORE
+        logits, wanted = self.llama(ids)[keep].float(), labels[keep]
+        speech = wanted >= self.layout.first_code
+        right = (logits.argmax(-1) == wanted)[speech].float().mean()
+        return F.cross_entropy(logits, wanted), right
+
+    def prefix(self, request: Request) -> list[int]:
+        """All that is given before the first id is drawn: text, the prompt's stream, the first announcements."""
+        prompt, layout = request.prompt, self.layout
+        groups = [*prompt.groups, *request.groups]
+        known = layout.stream(groups, prompt.tokens, [*prompt.durations, *[0] * len(request.groups)])
+        # the stream of empty target groups is announcements only: keep the first two of them
+        announced = sum(len(g) for g in request.groups[2:]) + (len(request.groups) > 1)
+        return layout.text(groups) + (known[:-announced] if announced else known)
+
+    @torch.inference_mode()
+    def write(
+        self, requests: Sequence[Request], sampling: Sampling = Sampling(), bounds: Bounds = Bounds()
+    ) -> Iterator[list[Written]]:
+        """Write token by token: yields what each step added, until all rows have ended."""
+        device = self.llama.lm_head.weight.device
+        prefixes = [self.prefix(request) for request in requests]
+        width = max(len(prefix) for prefix in prefixes)
+        pads = torch.tensor([width - len(prefix) for prefix in prefixes], device=device)
+        ids = torch.tensor([[0] * (width - len(p)) + p for p in prefixes], device=device)
+        rows = [_Row(request.groups, torch.Generator().manual_seed(request.seed)) for request in requests]
+        caches = self.llama.new_caches(width + 8 * max(len(r.groups) for r in requests))
+        ragged = pads if bool(pads.any()) else None
+        while True:
+            logits = self.llama(ids, caches, pads=ragged, last_only=True)[:, -1].float()
+            yield self._choose(logits, rows, sampling, bounds)
+            live = [row for row in rows if not row.done]
+            if not live:
+                return
+            # everything already decided is fed at once; a row that waits for others repeats nothing
+            count = min(len(row.queue) for row in live)
+            fed = [row.queue[:count] if not row.done else [0] * count for row in rows]
+            for row in live:
+                del row.queue[:count]
+            ids = torch.tensor(fed, device=device)
+
+    def generate(
+        self, requests: Sequence[Request], sampling: Sampling = Sampling(), bounds: Bounds = Bounds()
+    ) -> list[Aligned]:
+        """Tokens and durations for every request, written as one batch."""
+        tokens: list[list[int]] = [[] for _ in requests]
+        durations = [[0] * len(request.groups) for request in requests]
+        for step in self.write(requests, sampling, bounds):
+            for row, token, group in step:
+                tokens[row].append(token)
+                durations[row][group] += 1
+        return [Aligned(r.groups, t, d) for r, t, d in zip(requests, tokens, durations, strict=True)]
+
+    def _choose(self, logits: Tensor, rows: list[_Row], sampling: Sampling, bounds: Bounds) -> list[Written]:
+        """Draw for the rows that have nothing decided; queue what follows from it."""
+        waiting = [i for i, row in enumerate(rows) if not row.done and not row.queue]
+        if not waiting:
+            return []
+        first = self.layout.first_code
+        logits = logits[waiting]
+        onward = logits[:, :first].logsumexp(-1, keepdim=True)
+        choices = torch.cat([logits[:, first:], onward], dim=-1)
+        for i, n in enumerate(waiting):
+            row = rows[n]
+            if row.written >= bounds.of(row.groups[row.group]):
+                choices[i, :-1] = -torch.inf
+            elif row.written == 0 and (row.empty >= bounds.most_empty or row.says_nothing()):
+                choices[i, -1] = -torch.inf
+        window = sampling.window
+        history = torch.tensor([[*[-1] * window, *rows[n].history][-window:] for n in waiting], device=logits.device)
+        uniform = torch.stack([torch.rand(2, generator=rows[n].generator, dtype=torch.float64) for n in waiting])
+        drawn = draw(choices, sampling, history, uniform.to(logits.device)).tolist()
+        out = []
+        for n, choice in zip(waiting, drawn, strict=True):
+            row = rows[n]
+            if choice == self.layout.codes:
+                self._go_on(row)
+            else:
+                row.queue.append(first + choice)
+                row.history.append(choice)
+                out.append(Written(n, choice, row.group))
+                row.written += 1
+        return out
+
+    def _go_on(self, row: _Row) -> None:
+        """To the next group: announce the one after it, or end."""
+        row.empty = row.empty + 1 if row.written == 0 else 0
+        row.group, row.written = row.group + 1, 0
+        if row.group == len(row.groups):
+            row.done = True
+        elif row.group + 1 == len(row.groups):
+            row.queue.append(self.layout.text_end)
+        else:
+            row.queue.extend(row.groups[row.group + 1])

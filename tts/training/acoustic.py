@@ -1,0 +1,74 @@
+"""Training of the acoustic decoder: the flow loss under attention masks drawn per batch."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from lightning import LightningModule
+from torch import Tensor
+
+from tts.acoustic.decoder import FlowDecoder
+from tts.data.batches import AcousticBatch
+from tts.data.datasets import SpeechDataset, frames_of
+from tts.training.lm import decay_groups
+from tts.training.schedules import warmup_cosine
+
+
+class AcousticModule(LightningModule):
+    """Args:
+    decoder: the model.
+    chunks: tokens per chunk of the masks used in training, one drawn per batch; 0 is the whole utterance, so
+        ``[0, 0, 12, 24]`` trains offline use half of the time and streaming with two delays the other half.
+    lr, warmup, total: peak learning rate, and steps of `schedules.warmup_cosine`.
+    weight_decay: of the matrices.
+    """
+
+    def __init__(
+        self,
+        decoder: FlowDecoder,
+        *,
+        chunks: Sequence[int] = (0, 0, 12, 24),
+        lr: float = 1e-3,
+        warmup: int = 200,
+        total: int = 10_000,
+        weight_decay: float = 0.01,
+    ) -> None:
+        super().__init__()
+        self.decoder, self.chunks = decoder, list(chunks)
+        self.lr, self.warmup, self.total, self.weight_decay = lr, warmup, total, weight_decay
+
+    def configure_optimizers(self) -> Any:
+        groups = decay_groups(self.decoder, self.weight_decay)
+        optimizer = torch.optim.AdamW(groups, self.lr, betas=(0.9, 0.98))
+        schedule = warmup_cosine(optimizer, warmup=self.warmup, total=self.total)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_fit_start(self) -> None:
+        """Measure mean and deviation of the frames, unless the decoder brings them (a resumed or tuned model)."""
+        if bool((self.decoder.std != 1).any()):
+            return
+        mean, std = frame_statistics(self.trainer.datamodule.train_dataset)
+        self.decoder.mean.copy_(mean)
+        self.decoder.std.copy_(std)
+
+    def _loss(self, batch: AcousticBatch, chunk: int) -> Tensor:
+        return self.decoder.loss(batch.frames, batch.tokens, batch.prompt_lens, batch.lens, chunk=chunk or None)
+
+    def training_step(self, batch: AcousticBatch, batch_idx: int) -> Tensor:
+        chunk = self.chunks[int(torch.randint(len(self.chunks), ()))]
+        loss = self._loss(batch, chunk)
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.tokens))
+        return loss
+
+    def validation_step(self, batch: AcousticBatch, batch_idx: int) -> None:
+        with torch.random.fork_rng():
+            torch.manual_seed(batch_idx)  # the same noise and times every time, so that epochs compare
+            loss = self._loss(batch, 0)
+        self.log("val/loss", loss, prog_bar=True, batch_size=len(batch.tokens), sync_dist=True)
+
+
+def frame_statistics(dataset: SpeechDataset, *, utterances: int = 500) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of every channel, (D,) each, over utterances spread evenly over the data."""
+    cuts = dataset.cuts[:: max(1, len(dataset.cuts) // utterances)]
+    frames = torch.cat([torch.from_numpy(frames_of(cut)) for cut in cuts]).double()
+    return frames.mean(0).float(), frames.std(0).clamp(min=1e-3).float()

@@ -1,0 +1,130 @@
+"""Training of the vocoder: multi-scale mel distance first, adversaries later."""
+
+from typing import Any
+
+import torch
+from lightning import LightningModule
+from torch import Tensor, nn
+from vocos.discriminators import MultiPeriodDiscriminator, MultiResolutionDiscriminator
+from vocos.loss import DiscriminatorLoss, FeatureMatchingLoss, GeneratorLoss, MelSpecReconstructionLoss
+
+from tts.data.batches import VocoderBatch
+from tts.training.schedules import warmup_cosine
+
+
+class VocoderModule(LightningModule):
+    """Generator against mel distances and, from step `adversarial_from` on, discriminators.
+
+    The losses are the ``vocos`` package's: mel L1 at several resolutions (as in DAC, Kumar et al. 2023,
+    arXiv 2306.06546), hinge GAN and feature matching. A waveform trained on mel distance alone is
+    intelligible but buzzes: the phase is only right where windows overlap; the adversaries mend that.
+
+    Args:
+        vocoder: frames -> waveform.
+        features: waveform -> frames, the vocoder's input.
+        periods: of the multi-period discriminator; empty for none.
+        fft_sizes: of the multi-resolution discriminator, samples; empty for none.
+        adversarial_from: first step with adversaries; negative for never.
+        mel_scales: (window in samples, mel bands) of each mel distance, hop = window / 4.
+        mel_weight, feature_weight: weights in the generator's loss, next to the adversarial term's 1.
+        lr, warmup, total: peak learning rate, and steps of `schedules.warmup_cosine`.
+    """
+
+    def __init__(
+        self,
+        vocoder: nn.Module,
+        features: nn.Module,
+        *,
+        periods: tuple[int, ...] = (2, 3, 5, 7, 11),
+        fft_sizes: tuple[int, ...] = (2048, 1024, 512),
+        adversarial_from: int = 0,
+        mel_scales: tuple[tuple[int, int], ...] = ((64, 10), (128, 20), (256, 40), (512, 80), (1024, 100), (2048, 160)),
+        mel_weight: float = 15.0,
+        feature_weight: float = 1.0,
+        lr: float = 5e-4,
+        warmup: int = 200,
+        total: int = 100_000,
+    ) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.vocoder, self.features = vocoder, features
+        rate = features.spec.sample_rate
+        self.mel_losses = nn.ModuleList(MelSpecReconstructionLoss(rate, n, n // 4, bands) for n, bands in mel_scales)
+        self.discriminators = nn.ModuleList()
+        if adversarial_from >= 0 and periods:
+            self.discriminators.append(MultiPeriodDiscriminator(tuple(periods)))
+        if adversarial_from >= 0 and fft_sizes:
+            self.discriminators.append(MultiResolutionDiscriminator(tuple(fft_sizes)))
+        self.adversarial_from = adversarial_from
+        self.mel_weight, self.feature_weight = mel_weight, feature_weight
+        self.lr, self.warmup, self.total = lr, warmup, total
+        self.gan_d, self.gan_g, self.matching = DiscriminatorLoss(), GeneratorLoss(), FeatureMatchingLoss()
+
+    def configure_optimizers(self) -> Any:
+        sets = [self.vocoder.parameters()]
+        if len(self.discriminators):
+            sets.append(self.discriminators.parameters())
+        optimizers = [torch.optim.AdamW(p, self.lr, betas=(0.8, 0.9), weight_decay=0.01) for p in sets]
+        return optimizers, [warmup_cosine(o, warmup=self.warmup, total=self.total) for o in optimizers]
+
+    def generate(self, wav: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, samples) -> the copy made from its frames, and the recording cut to the same length."""
+        fake = self.vocoder(self.features(wav))
+        samples = min(fake.shape[1], wav.shape[1])
+        return fake[:, :samples].float(), wav[:, :samples]
+
+    def mel_distance(self, fake: Tensor, real: Tensor) -> Tensor:
+        """Mean over the scales of the L1 distance of log mels (natural log)."""
+        with torch.autocast(real.device.type, enabled=False):
+            return torch.stack([loss(fake, real) for loss in self.mel_losses]).mean()
+
+    def training_step(self, batch: VocoderBatch, batch_idx: int) -> None:
+        optimizers = self.optimizers()
+        optimizers = optimizers if isinstance(optimizers, list) else [optimizers]
+        adversarial = len(self.discriminators) > 0 and self.vocoder_step >= self.adversarial_from
+        fake, real = self.generate(batch.wav)
+        if adversarial:
+            loss = torch.stack([self.discriminator_loss(d, real, fake.detach()) for d in self.discriminators]).sum()
+            self._update(optimizers[1], loss, self.discriminators)
+            self.log("train/discriminator", loss)
+        mel = self.mel_distance(fake, real)
+        loss = self.mel_weight * mel
+        if adversarial:
+            self.discriminators.requires_grad_(False)  # they only judge here; a third of the work saved
+            loss = loss + torch.stack([self.generator_loss(d, real, fake) for d in self.discriminators]).sum()
+        self._update(optimizers[0], loss, self.vocoder)
+        self.discriminators.requires_grad_(True)
+        for schedule in self.lr_schedulers():
+            schedule.step()
+        self.log("train/mel", mel, prog_bar=True)
+        self.log("train/loss", loss)
+
+    @property
+    def vocoder_step(self) -> int:
+        """Generator updates so far: Lightning's own count goes up with every optimizer."""
+        schedules = self.lr_schedulers()
+        first = schedules[0] if isinstance(schedules, list) else schedules
+        return int(first.last_epoch)
+
+    def _update(self, optimizer: Any, loss: Tensor, owner: nn.Module) -> None:
+        optimizer.zero_grad()
+        self.manual_backward(loss)
+        nn.utils.clip_grad_norm_(owner.parameters(), 10.0)
+        optimizer.step()
+
+    def discriminator_loss(self, discriminator: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
+        """Hinge loss, the mean over the sub-discriminators."""
+        on_real, on_fake, _, _ = discriminator(real, fake)
+        loss, parts = self.gan_d([x.float() for x in on_real], [x.float() for x in on_fake])
+        return loss.squeeze() / len(parts)
+
+    def generator_loss(self, discriminator: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
+        """Hinge loss and weighted feature matching, means over the sub-discriminators."""
+        _, on_fake, features_real, features_fake = discriminator(real, fake)
+        loss, parts = self.gan_g([x.float() for x in on_fake])
+        features_real = [[f.detach() for f in layer] for layer in features_real]
+        return (loss.squeeze() + self.feature_weight * self.matching(features_real, features_fake).squeeze()) / len(parts)
+
+    def validation_step(self, batch: VocoderBatch, batch_idx: int) -> None:
+        fake, real = self.generate(batch.wav)
+        self.log("val/mel", self.mel_distance(fake, real), prog_bar=True, batch_size=len(real))

@@ -1,0 +1,171 @@
+"""A voice prompt: what the models need of a few seconds of somebody, computed once and kept in a file."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from codec.audio import check_output, normalize_loudness, read_audio, trim_silence, write_whole
+from codec.errors import AudioError, UserError
+from codec.spec import TokenSpec, require_same
+from tts.checkpoint import Model
+from tts.lm.model import Aligned
+from tts.text import DEFAULT_LANGUAGE, SymbolTable
+from tts.text.frontend import Frontend
+
+MIN_SECONDS = 1.0
+MAX_SECONDS = 60.0  # decoded of a long recording
+PROMPT_SECONDS = 8.0  # kept of it
+LOUDNESS = -23.0  # LUFS; the models were trained around it
+
+
+@dataclass(frozen=True)
+class Voice:
+    """A voice prompt.
+
+    Attributes:
+        frames: (T, D) float32, T = frames_per_token * N.
+        tokens: (N,) int64.
+        phonemes: what is said, as a phoneme string: the transcript's, or what the tokenizer read.
+        durations: tokens of each phoneme group.
+        spec: the grid of frames and tokens.
+        origin: where the recording is from, for who passes the voice on.
+    """
+
+    frames: Tensor
+    tokens: Tensor
+    phonemes: str
+    durations: tuple[int, ...]
+    spec: TokenSpec
+    origin: str = ""
+
+    @classmethod
+    def from_audio(
+        cls,
+        audio: str | Path | Tensor,
+        *,
+        text: str | None = None,
+        language: str = DEFAULT_LANGUAGE,
+        model: Model | None = None,
+        origin: str = "",
+    ) -> "Voice":
+        """Make a voice of a recording: at most its first `PROMPT_SECONDS`, cut between phonemes.
+
+        Args:
+            audio: a file soundfile reads, at any rate; or a waveform (samples,) at the model's rate.
+            text: what is said, all of it. Not needed: the tokenizer reads the recording.
+            language: of `text`.
+            model: whose tokenizer to use; the embedded one by default.
+            origin: a note to keep with the voice.
+
+        Raises:
+            AudioError: no such file, no audio, shorter than `MIN_SECONDS`, silent; or nothing is said in it.
+            TextError: nothing in `text` can be spoken.
+        """
+        model = model or Model.load()
+        rate, name = model.spec.frames.sample_rate, str(audio) if not isinstance(audio, Tensor) else "the waveform"
+        if isinstance(audio, Tensor):
+            wav = audio.float()
+        else:
+            wav = read_audio(audio, rate, min_seconds=MIN_SECONDS, max_seconds=MAX_SECONDS)
+        wav = trim_silence(wav, rate)
+        if len(wav) < 0.5 * rate:
+            raise AudioError(f"{name}: only {len(wav) / rate:.2f} s of it are not silence; give 1 s of speech or more")
+        # without a transcript nothing past the prompt matters; with one, all of it must be aligned
+        if text is None:
+            wav = wav[: int((PROMPT_SECONDS + 1) * rate)]
+        wav = normalize_loudness(wav, rate, LOUDNESS)
+        device = model.acoustic.mean.device
+        frames = model.features(wav[None].to(device))[0]
+        frames = frames[: max(1, len(frames) // model.spec.frames_per_token) * model.spec.frames_per_token]
+        tokens = model.tokenizer.encode(frames[None])[0][0]
+        if text is None:
+            ids = model.tokenizer.read(tokens[None])[0]
+            if len(ids) < 2:
+                raise AudioError(f"{name}: no speech can be read in it; give a recording of somebody speaking")
+        else:
+            ids = [i for one in Frontend(model.symbols, language)(text) for i in one.ids]
+        groups = model.symbols.groups(ids)
+        durations = group_durations(model, tokens, groups)
+        return cls(frames.cpu(), tokens.cpu(), model.symbols.decode(ids), tuple(durations), model.spec, origin)._cut(
+            model.symbols, PROMPT_SECONDS
+        )
+
+    def _cut(self, symbols: SymbolTable, seconds: float) -> "Voice":
+        """The first groups that last at most `seconds` together, at least one."""
+        groups, most = symbols.groups(symbols.encode(self.phonemes)), int(seconds * self.spec.rate)
+        total, kept = 0, 0
+        for duration in self.durations:
+            if kept and total + duration > most:
+                break
+            total, kept = total + duration, kept + 1
+        phonemes = symbols.decode(i for group in groups[:kept] for i in group)
+        frames = self.frames[: total * self.spec.frames_per_token]
+        return Voice(frames, self.tokens[:total], phonemes, self.durations[:kept], self.spec, self.origin)
+
+    def aligned(self, symbols: SymbolTable) -> Aligned:
+        """The prompt as the LM takes it."""
+        return Aligned(symbols.groups(symbols.encode(self.phonemes)), self.tokens.tolist(), self.durations)
+
+    @property
+    def seconds(self) -> float:
+        """How much of the recording is kept."""
+        return len(self.tokens) / self.spec.rate
+
+    def save(self, path: str | Path, *, overwrite: bool = False) -> None:
+        """Write the voice, whole or not at all.
+
+        Raises:
+            AudioError: the file exists and is not to be overwritten, or its folder does not.
+        """
+        path = Path(path)
+        if path.suffix != ".safetensors":
+            raise UserError(f"{path}: a voice is saved as .safetensors")
+        check_output(path, overwrite, endings=(".safetensors",))
+        note = {
+            "phonemes": self.phonemes,
+            "durations": self.durations,
+            "spec": asdict(self.spec),
+            "origin": self.origin,
+        }
+        tensors = {"frames": self.frames.half().contiguous(), "tokens": self.tokens.to(torch.int32).contiguous()}
+        write_whole(path, save(tensors, metadata={"voice": json.dumps(note, ensure_ascii=False)}))
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Voice":
+        """Read a saved voice.
+
+        Raises:
+            UserError: there is no such file, or it is not a voice.
+        """
+        if not Path(path).is_file():
+            raise UserError(f"{path}: no such voice file")
+        try:
+            with safe_open(path, framework="pt", device="cpu") as file:
+                note = json.loads((file.metadata() or {})["voice"])
+                frames, tokens = file.get_tensor("frames"), file.get_tensor("tokens")
+            spec = TokenSpec.from_dict(note["spec"])
+            return cls(frames.float(), tokens.long(), note["phonemes"], tuple(note["durations"]), spec, note["origin"])
+        except (SafetensorError, KeyError, ValueError, TypeError) as error:
+            raise UserError(f"{path}: not a saved voice of this program ({error})") from error
+
+    def require(self, model: Model, name: str = "the voice") -> None:
+        """Raise `SpecError` where the voice was made with a model on another grid."""
+        require_same(self.spec, model.spec, a_name=name, b_name=f"the model {model.folder}")
+
+
+def group_durations(model: Model, tokens: Tensor, groups: Sequence[tuple[int, ...]]) -> list[int]:
+    """Tokens of each phoneme group, by forced alignment of tokens (N,); their sum is N.
+
+    Raises:
+        UserError: more phonemes than the tokens can say.
+    """
+    segments = [model.symbols.segments(group) for group in groups]
+    flat = torch.tensor([i for group in segments for i in group], device=tokens.device)
+    per_segment = iter(model.tokenizer.durations(tokens, flat))
+    return [sum(next(per_segment) for _ in group) for group in segments]
