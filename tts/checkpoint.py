@@ -10,6 +10,7 @@ Nothing here is a pickle, and a config can only name classes of this project.
 
 import importlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -33,6 +34,7 @@ from tts.text.symbols import SymbolTable
 FORMAT = 1
 PARTS = ("features", "tokenizer", "lm", "acoustic", "vocoder")
 OURS = ("codec.", "tts.")
+HOMES = {"features": "codec.features.", "vocoder": "codec.vocoders."}  # parts that share no base class
 EMBEDDED = Path(__file__).parent / "pretrained"
 SMALL = 4096  # tensors with fewer numbers are stored as they are
 
@@ -75,7 +77,23 @@ class Model:
 
     def voices(self) -> dict[str, Path]:
         """The saved voices that come with the model, by name."""
-        return {path.stem: path for path in sorted((self.folder / "voices").glob("*.safetensors"))}
+        return voices(self.folder)
+
+
+def voices(folder: Path | None = None) -> dict[str, Path]:
+    """The saved voices of a model folder (None: of the embedded model), by name; without loading the model.
+
+    Raises:
+        UserError: no such folder.
+    """
+    folder = _require_folder(folder or EMBEDDED)
+    return {path.stem: path for path in sorted((folder / "voices").glob("*.safetensors"))}
+
+
+def _require_folder(folder: Path) -> Path:
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such model folder; give a folder that `train.py all` wrote")
+    return folder
 
 
 @lru_cache(maxsize=2)
@@ -84,14 +102,18 @@ def _embedded(device: str) -> Model:
 
 
 def _load(folder: Path, device: str | torch.device) -> Model:
-    if not folder.is_dir():
-        raise UserError(f"{folder}: no such model folder; give a folder that `train.py all` wrote")
+    _require_folder(folder)
     missing = [part for part in PARTS if not (folder / f"{part}.safetensors").is_file()]
     if missing:
         raise UserError(f"{folder}: not a whole model, {', '.join(missing)} missing; finish its training")
     read = {part: read_part(folder / f"{part}.safetensors", device) for part in PARTS}
     symbols = SymbolTable.from_list(read["tokenizer"][1]["symbols"])
     modules = {part: module for part, (module, _) in read.items()}
+    for part, home in HOMES.items():
+        if not f"{type(modules[part]).__module__}.".startswith(home):
+            raise UserError(
+                f"{folder / part}.safetensors: holds a {type(modules[part]).__name__}, nothing of {home[:-1]}"
+            )
     model = Model(
         modules["features"],
         _expect(modules["tokenizer"], Tokenizer, folder / "tokenizer.safetensors"),
@@ -113,12 +135,17 @@ def _expect(module: nn.Module, kind: type[M], path: Path) -> M:
 
 
 def check_fit(model: Model, lm_symbols: list[str]) -> None:
-    """Raise `SpecError`, naming both sides, where two parts of a model do not share one grid."""
+    """Raise `SpecError`, naming both sides, where two parts of a model do not share one grid or phoneme table."""
     frames = model.spec.frames
     for part in ("features", "vocoder"):
         spec = cast(FrameSpec, getattr(model, part).spec)
         require_same(spec, frames, a_name=f"{model.folder / part}.safetensors", b_name="the tokenizer")
-    require_same(model.acoustic.spec, model.spec, a_name=f"{model.folder / 'acoustic'}.safetensors", b_name="the tokenizer")
+    require_same(
+        model.acoustic.spec,
+        model.spec,
+        a_name=f"{model.folder / 'acoustic'}.safetensors",
+        b_name="the tokenizer",
+    )
     if model.lm.layout.codes != model.spec.codes:
         raise SpecError(
             f"{model.folder / 'lm'}.safetensors and the tokenizer do not fit together: the LM writes "
@@ -137,27 +164,34 @@ def build(config: Config) -> nn.Module:
     Raises:
         UserError: the config names a class outside this project, or arguments the class does not take.
     """
-    for path in _class_paths(config):
-        if not path.startswith(OURS):
-            raise UserError(f"config names {path!r}, which is not a class of this project")
+    _check_names(config)
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(nn.Module, "part")
     try:
         importlib.import_module(str(config["class_path"]).rpartition(".")[0])
         parsed = parser.parse_object({"part": dict(config)})
     except Exception as error:
-        line = " ".join(str(error).split())
+        line = " ".join(str(error).split()).rpartition("Errors: - ")[2]
         raise UserError(f"config of {config.get('class_path')} cannot be built: {line[:300]}") from error
     return cast(nn.Module, parser.instantiate_classes(parsed)["part"])
 
 
-def _class_paths(config: Any) -> list[str]:
+def _check_names(config: Any, key: str = "") -> None:
+    """Raise where a config names a class that is not of this project.
+
+    The parser would import what any string with a dot names, and read a config from what any path names; no
+    setting of ours is such a string.
+    """
     if isinstance(config, Mapping):
-        own = [str(config["class_path"])] if "class_path" in config else []
-        return own + [path for value in config.values() for path in _class_paths(value)]
-    if isinstance(config, list | tuple):
-        return [path for value in config for path in _class_paths(value)]
-    return []
+        for key, value in config.items():
+            _check_names(value, key)
+    elif isinstance(config, list | tuple):
+        for value in config:
+            _check_names(value)
+    elif key == "class_path" and not str(config).startswith(OURS):
+        raise UserError(f"config names {config!r}, which is not a class of this project")
+    elif key != "class_path" and isinstance(config, str) and not re.fullmatch(r"[\w\s-]*", config):
+        raise UserError(f"config holds {config!r}, which is no setting of this project's classes")
 
 
 def write_part(
@@ -193,16 +227,34 @@ def read_part(path: Path, device: str | torch.device = "cpu") -> tuple[nn.Module
         raise UserError(f"{path}: cannot be read as safetensors ({error})") from error
     if text is None:
         raise UserError(f"{path}: safetensors, but not a part of a model of this project")
-    note: dict[str, Any] = json.loads(text)
+    note = _note(path, text)
     if note["format"] > FORMAT:
-        raise UserError(f"{path}: format {note['format']}, this version reads up to {FORMAT}; update the program")
-    module = build(note["config"])
+        raise UserError(
+            f"{path}: format {note['format']}, this version reads up to {FORMAT}; update the program"
+        )
+    try:
+        SymbolTable.from_list(note["symbols"])
+        module = build(note["config"])
+    except (UserError, ValueError) as error:
+        raise UserError(f"{path}: {error}") from error
     try:
         module.load_state_dict(_unpack(stored))
     except RuntimeError as error:
         line = " ".join(str(error).split())
         raise UserError(f"{path}: does not hold what its config says: {line[:300]}") from error
     return module.eval().requires_grad_(False).to(device), note
+
+
+def _note(path: Path, text: str) -> dict[str, Any]:
+    """The metadata of a part, with what every version of it has."""
+    kinds = {"format": int, "config": dict, "symbols": list}
+    try:
+        note = json.loads(text)
+        if all(isinstance(note[key], kind) for key, kind in kinds.items()):
+            return cast(dict[str, Any], note)
+    except (ValueError, KeyError, TypeError):
+        pass
+    raise UserError(f"{path}: its metadata is broken; write the model again from its training run")
 
 
 def _pack(name: str, tensor: Tensor, storage: Storage) -> dict[str, Tensor]:

@@ -4,26 +4,29 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import overload
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from codec.audio import join, normalize_loudness, read_audio, trim_silence
+from codec.audio import join, normalize_loudness
 from codec.errors import UserError
 from tts.checkpoint import Model
 from tts.lm.model import Aligned, Bounds, Request
 from tts.lm.sampling import Sampling
 from tts.text import DEFAULT_LANGUAGE
 from tts.text.frontend import Frontend, Utterance
-from tts.voice import MIN_SECONDS, Voice
+from tts.voice import LOUDNESS, Voice, read_speech
 
 PAUSE = 0.15  # seconds of silence between sentences, on top of what the models leave at their ends
 PARAGRAPH_PAUSE = 0.55
 SPEEDS = (0.5, 2.0)
+SEEDS = 2**32
+PIECE = 15.0  # seconds of a recording that are converted in one go
 
 Progress = Callable[[int, int], None]
-"""Called with (sentences done, sentences in all)."""
+"""Called with (sentences done, sentences in all), first with (0, all)."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,10 @@ class Settings:
             raise UserError(f"steps {self.steps} is out of range; give a whole number from 1 to 200")
         if not 0 <= self.guidance <= 10:
             raise UserError(f"guidance {self.guidance} is out of range; give a number from 0 to 10")
+        if not 0 <= self.seed < SEEDS:
+            raise UserError(f"seed {self.seed} is out of range; give a whole number from 0 to {SEEDS - 1}")
+        if self.batch < 1:
+            raise UserError(f"batch {self.batch} is out of range; give a whole number from 1")
 
 
 @dataclass(frozen=True)
@@ -123,42 +130,69 @@ class TTS:
             UserError: see `Model.load`; or no such device.
         """
         try:
-            torch.empty(0, device=device)
-        except (RuntimeError, AssertionError) as error:
-            raise UserError(f"device {device!r} cannot be used here ({str(error).splitlines()[0]}); try cpu") from error
+            torch.ones(1, device=device).item()  # devices that compute nothing fail here, too
+        except (RuntimeError, AssertionError, ImportError) as error:
+            reason = str(error).splitlines()[0][:120]
+            raise UserError(f"device {device!r} cannot be used here ({reason}); try cpu") from error
         return cls(Model.load(folder, device))
 
     def voice(self, name: str | Path, *, text: str | None = None, language: str = DEFAULT_LANGUAGE) -> Voice:
         """A voice by the name of one that ships, from a saved file, or from a recording.
 
         Raises:
-            UserError: neither of them, or it cannot be used; see `Voice`.
+            UserError: neither of them, or it cannot be used; see `Voice`. Or a text for a saved voice.
         """
         path, shipped = Path(name), self.model.voices()
-        if str(name) in shipped and not path.exists():
+        if str(name) in shipped and not path.is_file():
             path = shipped[str(name)]
         if path.suffix == ".safetensors":
+            if text is not None:
+                raise UserError(f"{path}: a saved voice has its text already; leave the voice's text out")
             voice = Voice.load(path)
             voice.require(self.model, str(path))
             return voice
         if not path.exists() and not path.suffix:
             names = ", ".join(shipped) or "none"
-            raise UserError(f"no voice or file named {str(name)!r}; voices that ship: {names}; or give a recording")
+            raise UserError(
+                f"no voice or file named {str(name)!r}; voices that ship: {names}; or give a recording"
+            )
         return Voice.from_audio(path, text=text, language=language, model=self.model)
 
+    @overload
     def synthesize(
         self,
-        text: str | Sequence[str],
+        text: str,
         voice: Voice,
         settings: Settings | None = None,
         *,
         progress: Progress | None = None,
         **changes: object,
-    ) -> "Speech | list[Speech]":
+    ) -> Speech: ...
+
+    @overload
+    def synthesize(
+        self,
+        text: list[str] | tuple[str, ...],
+        voice: Voice,
+        settings: Settings | None = None,
+        *,
+        progress: Progress | None = None,
+        **changes: object,
+    ) -> list[Speech]: ...
+
+    def synthesize(
+        self,
+        text: str | list[str] | tuple[str, ...],
+        voice: Voice,
+        settings: Settings | None = None,
+        *,
+        progress: Progress | None = None,
+        **changes: object,
+    ) -> Speech | list[Speech]:
         """Speak a text, or several in one batch.
 
         Args:
-            text: of any length; it is split into sentences. Several texts give a list.
+            text: of any length; it is split into sentences. Several texts give a list, each as it would be alone.
             voice: who speaks.
             settings: how; single ones can also be given by name, ``synthesize(text, voice, speed=1.1)``.
             progress: called as sentences get done.
@@ -173,57 +207,97 @@ class TTS:
         voice.require(self.model)
         frontend = Frontend(self.model.symbols, settings.language)
         utterances = [frontend(one) for one in texts]
-        made = iter(self._speak([u for row in utterances for u in row], voice, settings, progress))
+        numbered = [(n, utterance) for row in utterances for n, utterance in enumerate(row)]
+        made = iter(self._speak(numbered, voice, settings, progress))
         rows = [[next(made) for _ in row] for row in utterances]
         taken = time.perf_counter() - started
         rate = self.model.spec.frames.sample_rate
         speeches = [Speech(joined(row, rate), rate, row, taken) for row in rows]
         return speeches[0] if isinstance(text, str) else speeches
 
-    def convert(self, recording: str | Path | Tensor, voice: Voice, settings: Settings | None = None) -> Speech:
+    def convert(
+        self,
+        recording: str | Path | Tensor,
+        voice: Voice,
+        settings: Settings | None = None,
+        *,
+        progress: Progress | None = None,
+    ) -> Speech:
         """Say what a recording says, as it says it, in another voice: its tokens, the voice's frames.
 
         Args:
-            recording: a file, or a waveform (samples,) at the model's rate.
+            recording: a file, or a waveform (samples,) at the model's rate; a long one is cut at its pauses.
             voice: who speaks.
-            settings: seed, steps, guidance and speed are used.
+            settings: seed, steps, guidance, speed and batch are used.
+            progress: called as pieces get done.
 
         Raises:
-            AudioError: the recording cannot be read.
+            AudioError: the recording cannot be read or used.
         """
         settings, started = settings or Settings(), time.perf_counter()
         voice.require(self.model)
         rate = self.model.spec.frames.sample_rate
-        wav = recording if isinstance(recording, Tensor) else read_audio(recording, rate, min_seconds=MIN_SECONDS)
-        wav = normalize_loudness(trim_silence(wav, rate), rate)
-        frames = self.model.features(wav[None].to(self.device))
-        tokens = self.model.tokenizer.encode(frames)[0][0]
-        made = self._frames([tokens], voice, settings, seeds=[0])[0]
-        return Speech(self.vocode(made, settings.speed), rate, [], time.perf_counter() - started)
+        pieces = split_at_pauses(
+            normalize_loudness(read_speech(recording, rate), rate, LOUDNESS), rate, PIECE
+        )
+        wavs: list[Tensor] = []
+        for start in range(0, len(pieces), settings.batch):
+            if progress:
+                progress(start, len(pieces))
+            batch = pieces[start : start + settings.batch]
+            tokens = [self._tokens(piece) for piece in batch]
+            seeds = range(start, start + len(batch))
+            wavs += [
+                self.vocode(one, settings.speed) for one in self._frames(tokens, voice, settings, seeds=seeds)
+            ]
+        if progress:
+            progress(len(pieces), len(pieces))
+        return Speech(join(wavs, rate, pause=0.0), rate, [], time.perf_counter() - started)
 
     @property
     def device(self) -> torch.device:
         """Where the model is."""
         return self.model.acoustic.mean.device
 
+    def _tokens(self, wav: Tensor) -> Tensor:
+        """Waveform (samples,) -> tokens (N,)."""
+        frames = self.model.features(wav[None].to(self.device))
+        tokens: Tensor = self.model.tokenizer.encode(frames)[0][0]
+        return tokens
+
     def _speak(
-        self, utterances: Sequence[Utterance], voice: Voice, settings: Settings, progress: Progress | None
+        self,
+        numbered: Sequence[tuple[int, Utterance]],
+        voice: Voice,
+        settings: Settings,
+        progress: Progress | None,
     ) -> Iterator[Sentence]:
-        """The sentences, in order; batches hold sentences of like length, so that little is padding."""
-        order = sorted(range(len(utterances)), key=lambda i: len(utterances[i].ids))
+        """The sentences, in order; batches hold sentences of like length, so that little is padding.
+
+        Each comes with its number in its text, which its seed is made of: it sounds the same whatever texts it is
+        in one call with.
+        """
+        order = sorted(range(len(numbered)), key=lambda i: len(numbered[i][1].ids))
         done: dict[int, Sentence] = {}
         for start in range(0, len(order), settings.batch):
-            batch = order[start : start + settings.batch]
-            written = self._write([utterances[i] for i in batch], batch, voice, settings)
-            frames = self._frames(
-                [torch.tensor(one.tokens, device=self.device) for one in written], voice, settings, seeds=batch
-            )
-            for i, aligned, one in zip(batch, written, frames, strict=True):
-                u = utterances[i]
-                done[i] = Sentence(u.text, u.phonemes, self.vocode(one, settings.speed), aligned, u.ends_paragraph)
             if progress:
-                progress(len(done), len(utterances))
-        return iter(done[i] for i in range(len(utterances)))
+                progress(len(done), len(numbered))
+            batch = order[start : start + settings.batch]
+            numbers, utterances = [numbered[i][0] for i in batch], [numbered[i][1] for i in batch]
+            written = self._write(utterances, numbers, voice, settings)
+            frames = self._frames(
+                [torch.tensor(one.tokens, device=self.device) for one in written],
+                voice,
+                settings,
+                seeds=numbers,
+            )
+            for i, u, aligned, one in zip(batch, utterances, written, frames, strict=True):
+                done[i] = Sentence(
+                    u.text, u.phonemes, self.vocode(one, settings.speed), aligned, u.ends_paragraph
+                )
+        if progress:
+            progress(len(done), len(numbered))
+        return iter(done[i] for i in range(len(numbered)))
 
     def _write(
         self, utterances: Sequence[Utterance], numbers: Sequence[int], voice: Voice, settings: Settings
@@ -272,3 +346,19 @@ def joined(sentences: Sequence[Sentence], sample_rate: int) -> Tensor:
         pieces.append(torch.zeros(round((PARAGRAPH_PAUSE if before.ends_paragraph else PAUSE) * sample_rate)))
         pieces.append(sentence.wav)
     return join(pieces, sample_rate, pause=0.0)
+
+
+def split_at_pauses(wav: Tensor, sample_rate: int, longest: float) -> list[Tensor]:
+    """Pieces of a waveform (samples,) of at most `longest` seconds, cut where a tenth of a second is quietest.
+
+    No piece of several is shorter than a quarter of `longest`.
+    """
+    size, step = int(longest * sample_rate), round(0.05 * sample_rate)
+    pieces = []
+    while len(wav) > size:
+        first, last = size // 2, min(size, len(wav) - size // 4)
+        power = F.avg_pool1d(wav[None, first:last].square(), 2 * step, step)[0]
+        cut = first + step * (int(power.argmin()) + 1)  # the middle of the quietest window
+        pieces.append(wav[:cut])
+        wav = wav[cut:]
+    return [*pieces, wav]

@@ -10,8 +10,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from codec.audio import check_output, normalize_loudness, read_audio, trim_silence, write_whole
-from codec.errors import AudioError, UserError
+from codec.audio import SILENCE_DBFS, check_output, normalize_loudness, read_audio, trim_silence, write_whole
+from codec.errors import AudioError, SpecError, UserError
 from codec.spec import TokenSpec, require_same
 from tts.checkpoint import Model
 from tts.lm.model import Aligned
@@ -64,21 +64,25 @@ class Voice:
             origin: a note to keep with the voice.
 
         Raises:
-            AudioError: no such file, no audio, shorter than `MIN_SECONDS`, silent; or nothing is said in it.
+            AudioError: no such file, no audio, shorter than `MIN_SECONDS`, silent; or nothing is said in it; or it
+                has a text and is longer than `MAX_SECONDS`.
             TextError: nothing in `text` can be spoken.
+            UserError: the text is longer than what is said.
         """
         model = model or Model.load()
-        rate, name = model.spec.frames.sample_rate, str(audio) if not isinstance(audio, Tensor) else "the waveform"
-        if isinstance(audio, Tensor):
-            wav = audio.float()
-        else:
-            wav = read_audio(audio, rate, min_seconds=MIN_SECONDS, max_seconds=MAX_SECONDS)
-        wav = trim_silence(wav, rate)
-        if len(wav) < 0.5 * rate:
-            raise AudioError(f"{name}: only {len(wav) / rate:.2f} s of it are not silence; give 1 s of speech or more")
+        rate, name = (
+            model.spec.frames.sample_rate,
+            str(audio) if not isinstance(audio, Tensor) else "the waveform",
+        )
+        ids = [] if text is None else [i for one in Frontend(model.symbols, language)(text) for i in one.ids]
+        wav = read_speech(audio, rate, max_seconds=MAX_SECONDS + 1)
         # without a transcript nothing past the prompt matters; with one, all of it must be aligned
         if text is None:
             wav = wav[: int((PROMPT_SECONDS + 1) * rate)]
+        elif len(wav) > MAX_SECONDS * rate:
+            raise AudioError(
+                f"{name}: with its text, at most {MAX_SECONDS:g} s can be used; cut both, or leave the text"
+            )
         wav = normalize_loudness(wav, rate, LOUDNESS)
         device = model.acoustic.mean.device
         frames = model.features(wav[None].to(device))[0]
@@ -87,21 +91,22 @@ class Voice:
         if text is None:
             ids = model.tokenizer.read(tokens[None])[0]
             if len(ids) < 2:
-                raise AudioError(f"{name}: no speech can be read in it; give a recording of somebody speaking")
-        else:
-            ids = [i for one in Frontend(model.symbols, language)(text) for i in one.ids]
+                raise AudioError(
+                    f"{name}: no speech can be read in it; give a recording of somebody speaking"
+                )
         groups = model.symbols.groups(ids)
         durations = group_durations(model, tokens, groups)
-        return cls(frames.cpu(), tokens.cpu(), model.symbols.decode(ids), tuple(durations), model.spec, origin)._cut(
-            model.symbols, PROMPT_SECONDS
-        )
+        frames = frames.half().float()  # as a file keeps them: a saved voice speaks as this one does
+        return cls(
+            frames.cpu(), tokens.cpu(), model.symbols.decode(ids), tuple(durations), model.spec, origin
+        )._cut(model.symbols, PROMPT_SECONDS)
 
     def _cut(self, symbols: SymbolTable, seconds: float) -> "Voice":
-        """The first groups that last at most `seconds` together, at least one."""
+        """The first groups that last at most `seconds` together, at least one that lasts."""
         groups, most = symbols.groups(symbols.encode(self.phonemes)), int(seconds * self.spec.rate)
         total, kept = 0, 0
         for duration in self.durations:
-            if kept and total + duration > most:
+            if total and total + duration > most:
                 break
             total, kept = total + duration, kept + 1
         phonemes = symbols.decode(i for group in groups[:kept] for i in group)
@@ -124,16 +129,17 @@ class Voice:
             AudioError: the file exists and is not to be overwritten, or its folder does not.
         """
         path = Path(path)
-        if path.suffix != ".safetensors":
-            raise UserError(f"{path}: a voice is saved as .safetensors")
-        check_output(path, overwrite, endings=(".safetensors",))
+        check_voice_output(path, overwrite)
         note = {
             "phonemes": self.phonemes,
             "durations": self.durations,
             "spec": asdict(self.spec),
             "origin": self.origin,
         }
-        tensors = {"frames": self.frames.half().contiguous(), "tokens": self.tokens.to(torch.int32).contiguous()}
+        tensors = {
+            "frames": self.frames.half().contiguous(),
+            "tokens": self.tokens.to(torch.int32).contiguous(),
+        }
         write_whole(path, save(tensors, metadata={"voice": json.dumps(note, ensure_ascii=False)}))
 
     @classmethod
@@ -150,13 +156,66 @@ class Voice:
                 note = json.loads((file.metadata() or {})["voice"])
                 frames, tokens = file.get_tensor("frames"), file.get_tensor("tokens")
             spec = TokenSpec.from_dict(note["spec"])
-            return cls(frames.float(), tokens.long(), note["phonemes"], tuple(note["durations"]), spec, note["origin"])
-        except (SafetensorError, KeyError, ValueError, TypeError) as error:
+            durations, phonemes, origin = tuple(note["durations"]), str(note["phonemes"]), str(note["origin"])
+            shape = (len(tokens) * spec.frames_per_token, spec.frames.dim)
+            if not (
+                frames.shape == shape
+                and tokens.shape == (sum(durations),)
+                and len(tokens)
+                and frames.isfinite().all()
+            ):
+                raise ValueError("its frames, tokens and durations do not belong together")
+            if not 0 <= int(tokens.min()) <= int(tokens.max()) < spec.codes:
+                raise ValueError("its tokens are beyond its grid")
+            return cls(frames.float(), tokens.long(), phonemes, durations, spec, origin)
+        except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
             raise UserError(f"{path}: not a saved voice of this program ({error})") from error
 
     def require(self, model: Model, name: str = "the voice") -> None:
-        """Raise `SpecError` where the voice was made with a model on another grid."""
+        """Raise `SpecError` where the voice was made with a model on another grid, or with other phonemes."""
         require_same(self.spec, model.spec, a_name=name, b_name=f"the model {model.folder}")
+        if len(model.symbols.groups(model.symbols.encode(self.phonemes))) != len(self.durations):
+            raise SpecError(
+                f"{name} and the model {model.folder} do not fit together: the model's phoneme table does not have all "
+                f"of {self.phonemes!r}; make the voice again from its recording"
+            )
+
+
+def check_voice_output(path: Path, overwrite: bool = False) -> None:
+    """Raise now what `Voice.save` would raise after the work."""
+    if path.suffix != ".safetensors":
+        raise UserError(f"{path}: a voice is saved as .safetensors")
+    check_output(path, overwrite, endings=(".safetensors",))
+
+
+def read_speech(audio: str | Path | Tensor, sample_rate: int, *, max_seconds: float | None = None) -> Tensor:
+    """A recording, or a waveform (samples,) at `sample_rate`, without the silence before and after the speech.
+
+    Raises:
+        AudioError: no such file, no audio, NaN samples, shorter than `MIN_SECONDS`, silent or nearly so.
+    """
+    if isinstance(audio, Tensor):
+        name, wav = "the waveform", audio.float()
+        if wav.ndim != 1 or len(wav) < MIN_SECONDS * sample_rate:
+            raise AudioError(
+                f"{name} has shape {tuple(wav.shape)}; give (samples,), {MIN_SECONDS:g} s or more"
+            )
+        if not wav.isfinite().all():
+            raise AudioError(f"{name} holds NaN or infinite samples")
+        if wav.abs().max() < 10 ** (SILENCE_DBFS / 20):
+            raise AudioError(f"{name} is silent; give one louder than {SILENCE_DBFS:.0f} dBFS")
+        wav = wav if max_seconds is None else wav[: int(max_seconds * sample_rate)]
+    else:
+        name, wav = (
+            str(audio),
+            read_audio(audio, sample_rate, min_seconds=MIN_SECONDS, max_seconds=max_seconds),
+        )
+    wav = trim_silence(wav, sample_rate)
+    if len(wav) < 0.5 * sample_rate:
+        raise AudioError(
+            f"{name}: only {len(wav) / sample_rate:.2f} s of it are not silence; give 1 s of speech or more"
+        )
+    return wav
 
 
 def group_durations(model: Model, tokens: Tensor, groups: Sequence[tuple[int, ...]]) -> list[int]:

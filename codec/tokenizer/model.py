@@ -103,8 +103,10 @@ class Tokenizer(nn.Module):
         floor = self.spec.frames.floor
         frames = frames.masked_fill(~length_mask(frame_lens, frames.shape[1])[..., None], floor)
         frames = F.pad(frames, (0, 0, 0, -frames.shape[1] % step), value=floor)
-        x = self.stem(((frames - self.mean) / self.std).transpose(1, 2)).transpose(1, 2)
         lens = self.token_lens(frame_lens)
+        # zeros behind the last token: what the convolutions would see there if the row were alone
+        scaled = (frames - self.mean) / self.std * length_mask(lens * step, frames.shape[1])[..., None]
+        x = self.stem(scaled.transpose(1, 2)).transpose(1, 2)
         return self.encoder(x, length_mask(lens, x.shape[1])), lens
 
     def log_probs(self, quantized: Tensor, lens: Tensor) -> Tensor:
@@ -119,8 +121,9 @@ class Tokenizer(nn.Module):
         """(B, T, D) frames, (B,) valid frames per row -> everything training needs."""
         hidden, lens = self.hidden(frames, frame_lens)
         before = self._phonemes(self.before(hidden))
-        quantized, codes, loss = self.quantizer(hidden, length_mask(lens, hidden.shape[1]))
-        envelope = self.envelope(quantized.transpose(1, 2)).transpose(1, 2)
+        keep = length_mask(lens, hidden.shape[1])
+        quantized, codes, loss = self.quantizer(hidden, keep)
+        envelope = self.envelope((quantized * keep[..., None]).transpose(1, 2)).transpose(1, 2)
         after = self.log_probs(quantized, lens)
         return Reading(codes, lens, before, after, envelope, loss)
 

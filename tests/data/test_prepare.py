@@ -120,9 +120,11 @@ def test_a_prepared_folder_can_be_moved(make_corpus, tmp_path: Path) -> None:  #
 def test_only_the_splits_asked_for(make_corpus, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     manifest, out = make_corpus(speakers=2, utterances=2, seconds=1.0), tmp_path / "out"
     extractor = Counting()
-    assert run(manifest, out, extractor, splits=("train",)) == {"train": 2}
+    assert run(manifest, out, extractor, splits=("train",)) == {"train": 2, "dev": 0, "test": 0}
     assert extractor.calls == 2
     assert not (out / "cuts_dev.jsonl.gz").exists()
+    assert run(manifest, out, splits=("dev",)) == {"train": 0, "dev": 2, "test": 0}
+    assert not (out / "cuts_train.jsonl.gz").exists()
     with pytest.raises(ManifestError, match="no usable line of split test"):
         run(manifest, tmp_path / "none", splits=("test",))
 

@@ -108,14 +108,15 @@ def prepare(
     if not rows:
         raise ManifestError(f"{manifest}: no usable line of split {', '.join(splits)}; check the manifest")
 
+    (out / "prepared.json").unlink(missing_ok=True)  # cut off from here on, the folder must not look finished
     counts = {}
-    for split in splits:
+    for split in SPLITS:
         cuts = [_cut(row, phonemes[row.id], stored[row.id], spec) for row in rows if row.split == split]
         counts[split] = len(cuts)
-        path = cuts_path(out, split)
-        path.unlink(missing_ok=True)
         if cuts:
-            write_cuts(cuts, path)
+            write_cuts(cuts, cuts_path(out, split))
+        else:
+            cuts_path(out, split).unlink(missing_ok=True)
     listed = [[one.line, str(one.error)] for one in bad]
     note = {"fingerprint": fingerprint, "cuts": counts, "spec": asdict(spec), "bad": listed}
     _write_atomically(out / "prepared.json", lambda part: part.write_text(json.dumps(note, indent=1)))
@@ -288,7 +289,7 @@ def _store(row: Row, out: Path, extractor: nn.Module) -> Stored:
         shape = np.load(out / frames, mmap_mode="r").shape
         return Stored(frames, list(shape), audio, soundfile.info(str(out / audio)).frames)
 
-    wav = torch.as_tensor(read_audio(row.audio, spec.sample_rate)).float().reshape(-1)
+    wav = read_audio(row.audio, spec.sample_rate)
     array = extractor(wav[None].to(_device(extractor)))[0].cpu().half().numpy()
     if not np.isfinite(array).all():
         raise UserError(f"{row.audio} gives frames that are not finite")

@@ -256,7 +256,8 @@ def _version(match: Match) -> str:
 def _clauses(text: str) -> Iterator[str]:
     """Parts of ``text`` that the grammars can read apart, none long: their work grows faster than the length."""
     for clause in re.split(r"([;:!?()\"“”—…]+(?=\s|$)|[\"“(])", text):
-        yield from re.findall(r".{150,250}?(?=\s)|.+", clause) if len(clause) > 300 else [clause]
+        cut = r".{60,120}?[a-z](?=\s[a-z])|.{80,150}?(?=\s)|.+"  # between two words rather than in a date
+        yield from re.findall(cut, clause) if len(clause) > 150 else [clause]
 
 
 def _read_clause(clause: str) -> str:

@@ -4,28 +4,28 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from lightning import LightningModule
 from torch import Tensor
 
 from tts.acoustic.decoder import FlowDecoder
 from tts.data.batches import AcousticBatch
 from tts.data.datasets import SpeechDataset, frames_of
-from tts.training.lm import decay_groups
-from tts.training.schedules import warmup_cosine
+from tts.training.module import StageModule
 
 
-class AcousticModule(LightningModule):
+class AcousticModule(StageModule):
     """Args:
-    decoder: the model.
+    acoustic: the model.
     chunks: tokens per chunk of the masks used in training, one drawn per batch; 0 is the whole utterance, so
         ``[0, 0, 12, 24]`` trains offline use half of the time and streaming with two delays the other half.
     lr, warmup, total: peak learning rate, and steps of `schedules.warmup_cosine`.
     weight_decay: of the matrices.
     """
 
+    part = "acoustic"
+
     def __init__(
         self,
-        decoder: FlowDecoder,
+        acoustic: FlowDecoder,
         *,
         chunks: Sequence[int] = (0, 0, 12, 24),
         lr: float = 1e-3,
@@ -33,26 +33,22 @@ class AcousticModule(LightningModule):
         total: int = 10_000,
         weight_decay: float = 0.01,
     ) -> None:
-        super().__init__()
-        self.decoder, self.chunks = decoder, list(chunks)
-        self.lr, self.warmup, self.total, self.weight_decay = lr, warmup, total, weight_decay
+        super().__init__(lr=lr, warmup=warmup, total=total)
+        self.acoustic, self.chunks, self.weight_decay = acoustic, list(chunks), weight_decay
 
     def configure_optimizers(self) -> Any:
-        groups = decay_groups(self.decoder, self.weight_decay)
-        optimizer = torch.optim.AdamW(groups, self.lr, betas=(0.9, 0.98))
-        schedule = warmup_cosine(optimizer, warmup=self.warmup, total=self.total)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        return self.adamw(self.acoustic, betas=(0.9, 0.98), weight_decay=self.weight_decay)
 
     def on_fit_start(self) -> None:
-        """Measure mean and deviation of the frames, unless the decoder brings them (a resumed or tuned model)."""
-        if bool((self.decoder.std != 1).any()):
+        """Measure mean and deviation of the frames, unless the model brings them (a resumed or tuned model)."""
+        if bool((self.acoustic.std != 1).any()):
             return
         mean, std = frame_statistics(self.trainer.datamodule.train_dataset)
-        self.decoder.mean.copy_(mean)
-        self.decoder.std.copy_(std)
+        self.acoustic.mean.copy_(mean)
+        self.acoustic.std.copy_(std)
 
     def _loss(self, batch: AcousticBatch, chunk: int) -> Tensor:
-        return self.decoder.loss(batch.frames, batch.tokens, batch.prompt_lens, batch.lens, chunk=chunk or None)
+        return self.acoustic.loss(batch.frames, batch.tokens, batch.prompt_lens, batch.lens, chunk=chunk or None)
 
     def training_step(self, batch: AcousticBatch, batch_idx: int) -> Tensor:
         chunk = self.chunks[int(torch.randint(len(self.chunks), ()))]

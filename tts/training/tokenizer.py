@@ -5,18 +5,17 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from lightning import LightningModule
 from torch import Tensor, nn
 from torchaudio.functional import edit_distance
 
 from codec.nn.masks import length_mask
 from codec.tokenizer.model import Reading, Tokenizer, best_path
 from tts.data.batches import TokenizerBatch
+from tts.training.module import StageModule
 from tts.training.probe import speaker_probe
-from tts.training.schedules import warmup_cosine
 
 
-class TokenizerModule(LightningModule):
+class TokenizerModule(StageModule):
     """Args:
     tokenizer: the model.
     augment: (frames, floor) -> changed frames, in training only; the envelope's target stays the unchanged one,
@@ -25,6 +24,9 @@ class TokenizerModule(LightningModule):
     envelope_weight: of the coarse envelope's L1 distance, standard deviations.
     lr, warmup, total: peak learning rate, and steps of `schedules.warmup_cosine`.
     """
+
+    part = "tokenizer"
+    monitor = "val/per_after"
 
     def __init__(
         self,
@@ -37,17 +39,14 @@ class TokenizerModule(LightningModule):
         warmup: int = 300,
         total: int = 10_000,
     ) -> None:
-        super().__init__()
+        super().__init__(lr=lr, warmup=warmup, total=total)
         self.tokenizer, self.augment = tokenizer, augment
         self.before_weight, self.envelope_weight = before_weight, envelope_weight
-        self.lr, self.warmup, self.total = lr, warmup, total
         self._seen: list[tuple[Tensor, Tensor]] = []
         self._errors = {"before": [0, 0], "after": [0, 0]}
 
     def configure_optimizers(self) -> Any:
-        optimizer = torch.optim.AdamW(self.tokenizer.parameters(), self.lr, betas=(0.9, 0.98), weight_decay=0.01)
-        schedule = warmup_cosine(optimizer, warmup=self.warmup, total=self.total)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        return self.adamw(self.tokenizer, betas=(0.9, 0.98), weight_decay=0.01)
 
     def losses(self, batch: TokenizerBatch, frames: Tensor) -> tuple[Tensor, dict[str, Tensor], Reading]:
         """The sum to minimise and its parts, for `frames` made from those of the batch."""

@@ -3,16 +3,16 @@
 from typing import Any
 
 import torch
-from lightning import LightningModule
 from torch import Tensor, nn
 from vocos.discriminators import MultiPeriodDiscriminator, MultiResolutionDiscriminator
 from vocos.loss import DiscriminatorLoss, FeatureMatchingLoss, GeneratorLoss, MelSpecReconstructionLoss
 
 from tts.data.batches import VocoderBatch
+from tts.training.module import StageModule
 from tts.training.schedules import warmup_cosine
 
 
-class VocoderModule(LightningModule):
+class VocoderModule(StageModule):
     """Generator against mel distances and, from step `adversarial_from` on, discriminators.
 
     The losses are the ``vocos`` package's: mel L1 at several resolutions (as in DAC, Kumar et al. 2023,
@@ -30,6 +30,9 @@ class VocoderModule(LightningModule):
         lr, warmup, total: peak learning rate, and steps of `schedules.warmup_cosine`.
     """
 
+    part = "vocoder"
+    monitor = "val/mel"
+
     def __init__(
         self,
         vocoder: nn.Module,
@@ -45,7 +48,7 @@ class VocoderModule(LightningModule):
         warmup: int = 200,
         total: int = 100_000,
     ) -> None:
-        super().__init__()
+        super().__init__(lr=lr, warmup=warmup, total=total)
         self.automatic_optimization = False
         self.vocoder, self.features = vocoder, features
         rate = features.spec.sample_rate
@@ -57,7 +60,6 @@ class VocoderModule(LightningModule):
             self.discriminators.append(MultiResolutionDiscriminator(tuple(fft_sizes)))
         self.adversarial_from = adversarial_from
         self.mel_weight, self.feature_weight = mel_weight, feature_weight
-        self.lr, self.warmup, self.total = lr, warmup, total
         self.gan_d, self.gan_g, self.matching = DiscriminatorLoss(), GeneratorLoss(), FeatureMatchingLoss()
 
     def configure_optimizers(self) -> Any:
