@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,8 @@ import pytest
 import soundfile
 import torch
 from torch import Tensor
+
+from tts.text.symbols import DEFAULT_SYMBOLS
 
 Array = npt.NDArray[np.float64]
 
@@ -174,3 +176,78 @@ def make_corpus(tmp_path: Path) -> MakeCorpus:
         return manifest
 
     return make
+
+
+TINY: dict[str, dict[str, Any]] = {
+    "features": {"class_path": "codec.features.mel.LogMel"},
+    "tokenizer": {
+        "class_path": "codec.tokenizer.model.Tokenizer",
+        "init_args": {
+            "quantizer": {
+                "class_path": "codec.tokenizer.fsq.FSQ",
+                "init_args": {"dim": 32, "levels": [5, 5, 5, 5]},
+            },
+            "symbols": len(DEFAULT_SYMBOLS),
+            "dim": 32,
+            "heads": 2,
+            "layers": 1,
+            "reader_layers": 1,
+        },
+    },
+    "lm": {
+        "class_path": "tts.lm.model.SpeechLM",
+        "init_args": {
+            "symbols": len(DEFAULT_SYMBOLS),
+            "codes": 625,
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+            "num_key_value_heads": 1,
+        },
+    },
+    "acoustic": {
+        "class_path": "tts.acoustic.decoder.FlowDecoder",
+        "init_args": {
+            "dit": {
+                "class_path": "tts.acoustic.dit.DiT",
+                "init_args": {"dim": 32, "layers": 1, "heads": 2, "hidden": 64},
+            }
+        },
+    },
+    "vocoder": {
+        "class_path": "codec.vocoders.vocos.VocosVocoder",
+        "init_args": {"dim": 32, "intermediate_dim": 64, "num_layers": 1},
+    },
+}
+"""Configs of the smallest model that goes through the whole chain."""
+
+
+@pytest.fixture(scope="session")
+def tiny_configs() -> dict[str, dict[str, Any]]:
+    """The configs of ``tiny_model``'s parts, by name; a test that changes them copies them first."""
+    return TINY
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole model folder of random weights, stored as a shipped one is; copy it before changing it.
+
+    What it says is noise, but every part of what is put in (text, voice, seed) changes what comes out.
+    """
+    from tts.acoustic.decoder import FlowDecoder
+    from tts.checkpoint import build, write_part
+
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    torch.manual_seed(0)
+    for part, config in TINY.items():
+        module = build(config)
+        for parameter in module.parameters():
+            if not parameter.any():  # the DiT's last layers start at 0: it would put out the noise it gets
+                torch.nn.init.normal_(parameter, std=0.3)
+        if isinstance(module, FlowDecoder):
+            module.mean.fill_(-6.0)
+            module.std.fill_(2.0)
+        storage = "float32" if part == "features" else "int8"
+        write_part(folder / f"{part}.safetensors", module, config, DEFAULT_SYMBOLS, storage=storage)
+    return folder

@@ -1,7 +1,8 @@
 """Model folders: written from training runs, read for inference.
 
-    <folder>/<part>.safetensors   one file each for features, tokenizer, lm, acoustic, vocoder; its metadata holds
-                                  the part's config (class_path and init_args, as in the YAML) and the grid it fits
+    <folder>/<part>.safetensors   one file each for features, tokenizer, lm, acoustic, vocoder; its metadata
+                                  holds the part's config (class_path and init_args, as in the YAML) and the
+                                  grid it fits
     <folder>/voices/*.safetensors voices that come with the model
     <folder>/README.md            the model card
 
@@ -11,7 +12,7 @@ Nothing here is a pickle, and a config can only name classes of this project.
 import importlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -80,20 +81,19 @@ class Model:
         return voices(self.folder)
 
 
-def voices(folder: Path | None = None) -> dict[str, Path]:
-    """The saved voices of a model folder (None: of the embedded model), by name; without loading the model.
+def voices(folder: Path) -> dict[str, Path]:
+    """The saved voices of a model folder, by name; without loading the model.
 
     Raises:
         UserError: no such folder.
     """
-    folder = _require_folder(folder or EMBEDDED)
+    _require_folder(folder)
     return {path.stem: path for path in sorted((folder / "voices").glob("*.safetensors"))}
 
 
-def _require_folder(folder: Path) -> Path:
+def _require_folder(folder: Path) -> None:
     if not folder.is_dir():
         raise UserError(f"{folder}: no such model folder; give a folder that `train.py all` wrote")
-    return folder
 
 
 @lru_cache(maxsize=2)
@@ -135,7 +135,7 @@ def _expect(module: nn.Module, kind: type[M], path: Path) -> M:
 
 
 def check_fit(model: Model, lm_symbols: list[str]) -> None:
-    """Raise `SpecError`, naming both sides, where two parts of a model do not share one grid or phoneme table."""
+    """Raise `SpecError`, naming both sides, where two parts do not share one grid or phoneme table."""
     frames = model.spec.frames
     for part in ("features", "vocoder"):
         spec = cast(FrameSpec, getattr(model, part).spec)
@@ -153,8 +153,8 @@ def check_fit(model: Model, lm_symbols: list[str]) -> None:
         )
     if lm_symbols != model.symbols.to_list():
         raise SpecError(
-            f"{model.folder / 'lm'}.safetensors and the tokenizer do not fit together: their phoneme tables differ "
-            f"({len(lm_symbols)} and {len(model.symbols)} symbols)"
+            f"{model.folder / 'lm'}.safetensors and the tokenizer do not fit together: their phoneme "
+            f"tables differ ({len(lm_symbols)} and {len(model.symbols)} symbols)"
         )
 
 
@@ -164,34 +164,37 @@ def build(config: Config) -> nn.Module:
     Raises:
         UserError: the config names a class outside this project, or arguments the class does not take.
     """
-    _check_names(config)
+    for key, value in _settings(config):
+        if key == "class_path" and not str(value).startswith(OURS):
+            raise UserError(f"config names {value!r}, which is not a class of this project")
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(nn.Module, "part")
     try:
         importlib.import_module(str(config["class_path"]).rpartition(".")[0])
         parsed = parser.parse_object({"part": dict(config)})
+        return cast(nn.Module, parser.instantiate(parsed)["part"])
     except Exception as error:
         line = " ".join(str(error).split()).rpartition("Errors: - ")[2]
         raise UserError(f"config of {config.get('class_path')} cannot be built: {line[:300]}") from error
-    return cast(nn.Module, parser.instantiate_classes(parsed)["part"])
 
 
-def _check_names(config: Any, key: str = "") -> None:
-    """Raise where a config names a class that is not of this project.
-
-    The parser would import what any string with a dot names, and read a config from what any path names; no
-    setting of ours is such a string.
-    """
+def _settings(config: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """All (name, value) of a config that hold no others; what stands in a list has the list's name."""
     if isinstance(config, Mapping):
-        for key, value in config.items():
-            _check_names(value, key)
+        for name, value in config.items():
+            yield from _settings(value, name)
     elif isinstance(config, list | tuple):
         for value in config:
-            _check_names(value)
-    elif key == "class_path" and not str(config).startswith(OURS):
-        raise UserError(f"config names {config!r}, which is not a class of this project")
-    elif key != "class_path" and isinstance(config, str) and not re.fullmatch(r"[\w\s-]*", config):
-        raise UserError(f"config holds {config!r}, which is no setting of this project's classes")
+            yield from _settings(value, key)
+    else:
+        yield key, config
+
+
+def _without_weights(config: Any) -> Any:
+    """A config without the files that first weights came from: the model's own file has the last ones."""
+    if isinstance(config, Mapping):
+        return {name: _without_weights(value) for name, value in config.items() if name != "weights"}
+    return [_without_weights(value) for value in config] if isinstance(config, list | tuple) else config
 
 
 def write_part(
@@ -201,7 +204,7 @@ def write_part(
     spec = module.spec if hasattr(module, "spec") else None
     note = {
         "format": FORMAT,
-        "config": dict(config),
+        "config": _without_weights(config),
         "spec": asdict(cast(Any, spec)) if spec is not None else None,
         "symbols": symbols.to_list(),
         "storage": storage,
@@ -217,7 +220,7 @@ def read_part(path: Path, device: str | torch.device = "cpu") -> tuple[nn.Module
     """A part as `write_part` saved it, in evaluation mode, and its metadata.
 
     Raises:
-        UserError: the file is no part of a model, is of a newer format, or does not hold what its config says.
+        UserError: the file is no part of a model, is of a newer format, or not what its config says.
     """
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
@@ -232,6 +235,12 @@ def read_part(path: Path, device: str | torch.device = "cpu") -> tuple[nn.Module
         raise UserError(
             f"{path}: format {note['format']}, this version reads up to {FORMAT}; update the program"
         )
+    for key, value in _settings(note["config"]):
+        # the parser would import what a string with dots names, and read the file that a path names
+        if key != "class_path" and isinstance(value, str) and not re.fullmatch(r"[\w\s-]*", value):
+            raise UserError(
+                f"{path}: its config holds {value!r} for {key}, which is no setting of this project"
+            )
     try:
         SymbolTable.from_list(note["symbols"])
         module = build(note["config"])

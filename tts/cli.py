@@ -1,7 +1,7 @@
 """Command line of the chain: `python infer.py`.
 
-Exit status: 0 done; 2 what was given cannot be used, with one line `error: ...`; 130 interrupted; 141 nobody reads
-the output any more. Only argparse is imported before the arguments are known to be good, so that `--help` is quick.
+Exit status: 0 done; 2 what was given cannot be used, with one line `error: ...`; 130 interrupted; 141 nobody
+reads the output any more. Only argparse is imported before the arguments are read, so that `--help` is quick.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stderr, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
@@ -78,6 +78,21 @@ def _quiet() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def _no_decoder_notes() -> Iterator[None]:
+    """Keep what the mp3 decoder writes about a file off standard error: it does so below Python."""
+    shown = os.dup(2)
+    try:
+        with open(shown, "w", encoding="utf-8", errors="replace", buffering=1, closefd=False) as ours:
+            with open(os.devnull, "wb") as nowhere:
+                os.dup2(nowhere.fileno(), 2)
+            with redirect_stderr(ours):
+                yield
+    finally:
+        os.dup2(shown, 2)
+        os.close(shown)
+
+
 class _Parser(argparse.ArgumentParser):
     """An ArgumentParser whose errors are as all others': one line."""
 
@@ -106,8 +121,8 @@ def _parser() -> argparse.ArgumentParser:
     who = parser.add_argument_group("who says it")
     who.add_argument(
         "--voice",
-        help="a recording (wav, flac, ogg, mp3; a second or more of one speaker), a saved voice (.safetensors), or "
-        "the name of a voice that ships; default: a recording that comes with the model",
+        help="a recording (wav, flac, ogg, mp3; a second or more of one speaker), a saved voice "
+        "(.safetensors), or the name of a voice that ships; default: a recording that comes with the model",
     )
     who.add_argument(
         "--voice-text", metavar="TEXT", help="what the recording says; not needed, the model reads it"
@@ -153,7 +168,7 @@ def _run(args: argparse.Namespace) -> None:
     if args.voice_text is not None and args.voice is None:
         raise UserError("--voice-text says what the recording of --voice says; give --voice, too")
     if args.list_voices:
-        _list_voices(None if args.model is None else Path(args.model))
+        _list_voices(_folder(args))
         return
     text = _text(args)
     settings = _settings(args, text)
@@ -163,9 +178,10 @@ def _run(args: argparse.Namespace) -> None:
 
     if args.threads is not None:
         _set_threads(args.threads)
+    name = args.voice if args.voice is not None else _default_voice(_folder(args))
     tts = TTS.load(args.model, device=args.device)
-    name = args.voice if args.voice is not None else _default_voice(tts.model.folder)
-    voice = tts.voice(name, text=args.voice_text, language=args.voice_language or args.language)
+    with _no_decoder_notes():
+        voice = tts.voice(name, text=args.voice_text, language=args.voice_language or args.language)
     speech = _speech(tts, text, args.convert, voice, settings)
     if speech is not None:
         _write(speech, args.out, args.force)
@@ -175,7 +191,7 @@ def _run(args: argparse.Namespace) -> None:
     _report(args, tts, name, voice, speech)
 
 
-# ------------------------------------------------------------------------------------------------- what is given
+# ---------------------------------------------------------------------------------------------- what is given
 
 
 def _text(args: argparse.Namespace) -> str | None:
@@ -193,11 +209,15 @@ def _text(args: argparse.Namespace) -> str | None:
         if not path.exists():
             raise UserError(f"no such text file: {args.text_file!r}; check the path")
         return _decoded(path.read_bytes(), repr(args.text_file))
-    if args.text_file is None and (args.convert is not None or args.save_voice is not None):
+    if args.convert is not None:
         return None
+    needed = args.save_voice is None or args.text_file == "-"
     if sys.stdin is None or sys.stdin.isatty():
-        raise UserError('no text to speak; give --text "...", --text-file FILE, or pipe a text in')
-    return _decoded(sys.stdin.buffer.read(), "standard input")
+        if needed:
+            raise UserError('no text to speak; give --text "...", --text-file FILE, or pipe a text in')
+        return None
+    text = _decoded(sys.stdin.buffer.read(), "standard input")
+    return text if needed or text.strip() else None
 
 
 def _decoded(data: bytes, name: str) -> str:
@@ -256,6 +276,12 @@ def _set_threads(threads: int) -> None:
     torch.set_num_threads(threads)
 
 
+def _folder(args: argparse.Namespace) -> Path:
+    from tts.checkpoint import EMBEDDED
+
+    return EMBEDDED if args.model is None else Path(args.model)
+
+
 def _default_voice(folder: Path) -> str:
     """The model's own recording, else its first voice, else the embedded model's recording."""
     from tts.checkpoint import EMBEDDED, voices
@@ -266,8 +292,8 @@ def _default_voice(folder: Path) -> str:
     raise UserError(f"{folder}: no voice comes with this model; give a recording with --voice")
 
 
-def _list_voices(folder: Path | None) -> None:
-    from tts.checkpoint import EMBEDDED, voices
+def _list_voices(folder: Path) -> None:
+    from tts.checkpoint import voices
     from tts.voice import Voice
 
     rows = [(name, Voice.load(path)) for name, path in voices(folder).items()]
@@ -276,17 +302,17 @@ def _list_voices(folder: Path | None) -> None:
     for name, voice in rows:
         print(f"{name:{width}}  {voice.seconds:7.1f}  {voice.origin or '-'}")
     with suppress(UserError):
-        print(f"without --voice: {_default_voice(folder or EMBEDDED)}")
+        print(f"without --voice: {_default_voice(folder)}")
 
 
-# -------------------------------------------------------------------------------------------------- what is made
+# ----------------------------------------------------------------------------------------------- what is made
 
 
 def _speech(
     tts: TTS, text: str | None, recording: str | None, voice: Voice, settings: Settings
 ) -> Speech | None:
     if recording is not None:
-        with _progress("piece") as progress:
+        with _no_decoder_notes(), _progress("piece") as progress:
             return tts.convert(recording, voice, settings, progress=progress)
     if text is None:
         return None

@@ -1,8 +1,9 @@
-"""The chain: text and voice -> phonemes -> tokens -> frames -> waveform. The only place that joins the models."""
+"""The chain: text and voice -> phonemes -> tokens -> frames -> waveform. Only here the models are joined."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import overload
 
@@ -192,7 +193,7 @@ class TTS:
         """Speak a text, or several in one batch.
 
         Args:
-            text: of any length; it is split into sentences. Several texts give a list, each as it would be alone.
+            text: of any length; it is split into sentences. Several give a list, each as it would be alone.
             voice: who speaks.
             settings: how; single ones can also be given by name, ``synthesize(text, voice, speed=1.1)``.
             progress: called as sentences get done.
@@ -274,8 +275,8 @@ class TTS:
     ) -> Iterator[Sentence]:
         """The sentences, in order; batches hold sentences of like length, so that little is padding.
 
-        Each comes with its number in its text, which its seed is made of: it sounds the same whatever texts it is
-        in one call with.
+        Each comes with its number in its text, which its seed is made of: it sounds the same whatever other
+        texts are in the call.
         """
         order = sorted(range(len(numbered)), key=lambda i: len(numbered[i][1].ids))
         done: dict[int, Sentence] = {}
@@ -342,14 +343,14 @@ def joined(sentences: Sequence[Sentence], sample_rate: int) -> Tensor:
     """The sentences' waveforms with pauses between them, longer ones after paragraphs."""
     # each pause is appended to the sentence before it: one pass, however long the text
     pieces = [sentences[0].wav]
-    for before, sentence in zip(sentences, sentences[1:], strict=False):
+    for before, sentence in pairwise(sentences):
         pieces.append(torch.zeros(round((PARAGRAPH_PAUSE if before.ends_paragraph else PAUSE) * sample_rate)))
         pieces.append(sentence.wav)
     return join(pieces, sample_rate, pause=0.0)
 
 
 def split_at_pauses(wav: Tensor, sample_rate: int, longest: float) -> list[Tensor]:
-    """Pieces of a waveform (samples,) of at most `longest` seconds, cut where a tenth of a second is quietest.
+    """Pieces of a waveform (samples,), at most `longest` seconds each, cut where 0.1 s of it is quietest.
 
     No piece of several is shorter than a quarter of `longest`.
     """

@@ -64,8 +64,8 @@ class Voice:
             origin: a note to keep with the voice.
 
         Raises:
-            AudioError: no such file, no audio, shorter than `MIN_SECONDS`, silent; or nothing is said in it; or it
-                has a text and is longer than `MAX_SECONDS`.
+            AudioError: no such file, no audio, shorter than `MIN_SECONDS`, silent; nothing is said in it; or
+                it has a text and is longer than `MAX_SECONDS`.
             TextError: nothing in `text` can be spoken.
             UserError: the text is longer than what is said.
         """
@@ -176,8 +176,8 @@ class Voice:
         require_same(self.spec, model.spec, a_name=name, b_name=f"the model {model.folder}")
         if len(model.symbols.groups(model.symbols.encode(self.phonemes))) != len(self.durations):
             raise SpecError(
-                f"{name} and the model {model.folder} do not fit together: the model's phoneme table does not have all "
-                f"of {self.phonemes!r}; make the voice again from its recording"
+                f"{name} and the model {model.folder} do not fit together: the model's phoneme table does "
+                f"not have all of {self.phonemes!r}; make the voice again from its recording"
             )
 
 
@@ -189,7 +189,7 @@ def check_voice_output(path: Path, overwrite: bool = False) -> None:
 
 
 def read_speech(audio: str | Path | Tensor, sample_rate: int, *, max_seconds: float | None = None) -> Tensor:
-    """A recording, or a waveform (samples,) at `sample_rate`, without the silence before and after the speech.
+    """A recording, or a waveform (samples,) at `sample_rate`, without the silence around the speech.
 
     Raises:
         AudioError: no such file, no audio, NaN samples, shorter than `MIN_SECONDS`, silent or nearly so.

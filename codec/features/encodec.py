@@ -71,13 +71,17 @@ def encodec_model(weights: str | Path | None = None) -> nn.Module:
 
 def _read(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
-        raise UserError(f"no file of EnCodec's weights {path}; check the path, or leave it out for random weights")
+        raise UserError(
+            f"no file of EnCodec's weights {path}; check the path, or leave it out for random weights"
+        )
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)  # tensors only: no code is run
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise UserError(f"{path}: not a file of weights; give a .safetensors or .th file of tensors") from error
+        raise UserError(
+            f"{path}: not a file of weights; give a .safetensors or .th file of tensors"
+        ) from error
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise UserError(f"{path}: holds something else than tensors by name; give EnCodec's state dict")
     return state

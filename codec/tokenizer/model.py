@@ -180,8 +180,8 @@ class Tokenizer(nn.Module):
     def durations(self, tokens: Tensor, phonemes: Tensor) -> list[int]:
         """Tokens of each phoneme, (N,) and (L,) -> L numbers that sum to N: from its start to the next one's.
 
-        What stands before the first phoneme counts to it. A phoneme that shares its token with the one before
-        has 0. Raises as `align` does.
+        What stands before the first phoneme counts to it. Of phonemes that start in the same token, the last has
+        it and the others 0. Raises as `align` does.
         """
         return starts_to_durations(self.align(tokens, phonemes), len(tokens))
 

@@ -46,7 +46,8 @@ def test_wav_to_tokens_to_wav(patch: int) -> None:
     (whole,) = decoder.decode([prompt], [tokens[0, 10:]], [noise[0]], steps=2, chunk=5)
     state = decoder.start(frames[:, :30], tokens[:, :10], steps=2)
     chunks = [
-        decoder.decode_chunk(state, tokens[:, 10 + 5 * i : 15 + 5 * i], noise[:, 15 * i : 15 * (i + 1)]) for i in range(3)
+        decoder.decode_chunk(state, tokens[:, 10 + 5 * i : 15 + 5 * i], noise[:, 15 * i : 15 * (i + 1)])
+        for i in range(3)
     ]
     torch.testing.assert_close(torch.cat(chunks, dim=1)[0], whole, rtol=1e-4, atol=1e-5)
     assert not torch.allclose(whole, decoder.unscale(noise[0]))

@@ -88,7 +88,10 @@ def test_vocoder_crops_come_out_of_the_recording(recordings: CutSet) -> None:
 
 
 def test_vocoder_gain_moves_the_level_but_never_clips(recordings: CutSet) -> None:
-    plain, loud = VocoderDataset(recordings, samples=4_000), VocoderDataset(recordings, samples=4_000, gain_db=12)
+    plain, loud = (
+        VocoderDataset(recordings, samples=4_000),
+        VocoderDataset(recordings, samples=4_000, gain_db=12),
+    )
     gains = []
     for epoch in range(40):
         cuts = in_epoch(recordings, epoch)
@@ -102,7 +105,13 @@ def test_vocoder_gain_moves_the_level_but_never_clips(recordings: CutSet) -> Non
 
 # -------------------------------------------------------------------------------------------------------- LM
 
-SPEAKERS = [("ann", "hˈeː.", 5), ("bob", "ˈoʊ!", 4), ("ann", "jˈuː, tˈuː.", 9), ("bob", "nˈoʊ.", 6), ("cat", "a", 3)]
+SPEAKERS = [
+    ("ann", "hˈeː.", 5),
+    ("bob", "ˈoʊ!", 4),
+    ("ann", "jˈuː, tˈuː.", 9),
+    ("bob", "nˈoʊ.", 6),
+    ("cat", "a", 3),
+]
 
 
 def parts(groups: Any, tokens: list[int], durations: list[int]) -> tuple[list[int], list[int]]:
@@ -134,13 +143,13 @@ def test_lm_example_alone_and_behind_a_prompt(make_cuts: Any) -> None:
     full = LMDataset(cuts, layout=parts, p_prompt=1, p_strip=0)
     assert full.utterance(cuts[2]) == (
         [*alone.utterance(cuts[0])[0], *groups],
-        [*range(0, 5), *range(2000, 2009)],
+        [*range(5), *range(2000, 2009)],
         [1, 4, 1, 1, 1, 6],
     )
     stripped = LMDataset(cuts, layout=parts, p_prompt=1, p_strip=1)
     assert stripped.utterance(cuts[2]) == (
         [(TABLE.encode("h")[0],), tuple(TABLE.encode("eː")), *groups],
-        [*range(0, 5), *range(2000, 2009)],
+        [*range(5), *range(2000, 2009)],
         [1, 4, 1, 1, 1, 6],
     )
     # nobody else speaks like cat; ann's other utterance is too long here
@@ -244,7 +253,7 @@ def test_prompt_from_another_utterance_of_the_speaker(make_cuts: Any) -> None:
         ("ann", "a", 200), ("bob", "a", 90), ("ann", "a", 60), ("ann", "a", 10), ("bob", "a", 80), short=1
     )
     dataset = AcousticDataset(cuts, p_cross=1, min_prompt=1, max_prompt=2, max_target=4)
-    sources = Counter()
+    sources: Counter[tuple[int, int]] = Counter()
     for epoch in range(40):
         for k, (prompt, target) in enumerate(check(dataset, in_epoch(cuts, epoch))):
             source = prompt[0] // 1000

@@ -2,6 +2,7 @@ import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -47,7 +48,7 @@ def rewrite(manifest: Path, lines: list[dict[str, str]]) -> None:
     manifest.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
-def test_cuts_hold_what_the_manifest_and_the_recordings_say(make_corpus, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_cuts_hold_what_the_manifest_and_the_recordings_say(make_corpus: Any, tmp_path: Path) -> None:
     manifest = make_corpus(speakers=2, utterances=2, seconds=1.5)
     out = tmp_path / "out"
     assert run(manifest, out) == {"train": 2, "dev": 2, "test": 0}
@@ -66,17 +67,15 @@ def test_cuts_hold_what_the_manifest_and_the_recordings_say(make_corpus, tmp_pat
         np.testing.assert_array_equal(frames_of(cut), LogMel()(wav[None])[0].half().float())
 
 
-def test_other_rates_become_the_rate_of_the_frames(make_speech, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_other_rates_become_the_rate_of_the_frames(make_speech: Any, tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.flac", make_speech(1.0, sample_rate=16_000), 16_000)
-    rewrite(
-        tmp_path / "m.jsonl", [{"audio": "a.flac", "text": "a", "speaker": "s", "language": "en-us"}]
-    )
+    rewrite(tmp_path / "m.jsonl", [{"audio": "a.flac", "text": "a", "speaker": "s", "language": "en-us"}])
     run(tmp_path / "m.jsonl", tmp_path / "out")
     (cut,) = read_cuts(tmp_path / "out/cuts_train.jsonl.gz")
     assert (cut.sampling_rate, cut.num_samples, frames_of(cut).shape) == (24_000, 24_000, (94, 100))
 
 
-def test_what_is_done_is_not_done_again(make_corpus, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_what_is_done_is_not_done_again(make_corpus: Any, tmp_path: Path) -> None:
     manifest, out = make_corpus(speakers=2, utterances=2, seconds=1.0), tmp_path / "out"
     extractor = Counting()
     counts = run(manifest, out, extractor)
@@ -106,7 +105,7 @@ def test_what_is_done_is_not_done_again(make_corpus, tmp_path: Path) -> None:  #
     assert read_spec(out).dim == 80
 
 
-def test_a_prepared_folder_can_be_moved(make_corpus, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_prepared_folder_can_be_moved(make_corpus: Any, tmp_path: Path) -> None:
     manifest = make_corpus(speakers=1, utterances=2, seconds=1.0)
     run(manifest, tmp_path / "out")
     before = frames_of(read_cuts(tmp_path / "out/cuts_train.jsonl.gz")[0])
@@ -117,7 +116,7 @@ def test_a_prepared_folder_can_be_moved(make_corpus, tmp_path: Path) -> None:  #
     assert cut.load_audio().shape == (1, cut.num_samples)
 
 
-def test_only_the_splits_asked_for(make_corpus, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_only_the_splits_asked_for(make_corpus: Any, tmp_path: Path) -> None:
     manifest, out = make_corpus(speakers=2, utterances=2, seconds=1.0), tmp_path / "out"
     extractor = Counting()
     assert run(manifest, out, extractor, splits=("train",)) == {"train": 2, "dev": 0, "test": 0}
@@ -138,7 +137,9 @@ def test_only_the_splits_asked_for(make_corpus, tmp_path: Path) -> None:  # type
         ({"speaker": ""}, "speaker is empty"),
     ],
 )
-def test_a_line_that_turns_out_bad(make_corpus, tmp_path: Path, change: dict[str, str], reason: str) -> None:  # type: ignore[no-untyped-def]
+def test_a_line_that_turns_out_bad(
+    make_corpus: Any, tmp_path: Path, change: dict[str, str], reason: str
+) -> None:
     manifest = make_corpus(speakers=1, utterances=3, seconds=1.0)
     soundfile.write(manifest.parent / "silent.wav", np.zeros(24_000), 24_000)
     lines = lines_of(manifest)
@@ -150,9 +151,7 @@ def test_a_line_that_turns_out_bad(make_corpus, tmp_path: Path, change: dict[str
     assert not (tmp_path / "out" / "prepared.json").exists()
 
     for _ in range(2):  # the second time from the note of the first
-        result = prepare(
-            manifest, tmp_path / "out", LogMel(), skip_bad=True, phonemize=spell, progress=False
-        )
+        result = prepare(manifest, tmp_path / "out", LogMel(), skip_bad=True, phonemize=spell, progress=False)
         assert result.cuts == {"train": 1, "dev": 1, "test": 0}
         assert [one.line for one in result.bad] == [2]
         assert reason in str(result.bad[0].error)
@@ -161,7 +160,7 @@ def test_a_line_that_turns_out_bad(make_corpus, tmp_path: Path, change: dict[str
         run(manifest, tmp_path / "out")
 
 
-def test_frames_that_are_not_finite_are_refused(make_corpus, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_frames_that_are_not_finite_are_refused(make_corpus: Any, tmp_path: Path) -> None:
     class Broken(LogMel):
         def forward(self, wav: Tensor) -> Tensor:
             return super().forward(wav) * torch.inf
@@ -193,7 +192,7 @@ def test_a_small_corpus_keeps_most_of_its_rows(count: int, dev: int) -> None:
     assert sum(row.split == "dev" for row in assign_splits(rows(count))) == dev
 
 
-def test_several_processes_give_the_same(make_corpus, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_several_processes_give_the_same(make_corpus: Any, tmp_path: Path) -> None:
     manifest = make_corpus(speakers=1, utterances=3, seconds=1.0)
     run(manifest, tmp_path / "one")
     run(manifest, tmp_path / "two", jobs=2)

@@ -127,7 +127,8 @@ class FlowDecoder(nn.Module):
         state = FlowState([self.dit.new_caches() for _ in range(steps)], speaker, guidance)
         prompt = torch.ones_like(tokens, dtype=torch.bool)
         for t, caches in zip(time_grid(steps), state.caches, strict=False):
-            self.dit(clean, torch.full((len(clean),), t), tokens, speaker, prompt=prompt, caches=caches)
+            times = torch.full((len(clean),), t, device=clean.device)
+            self.dit(clean, times, tokens, speaker, prompt=prompt, caches=caches)
         return state
 
     @torch.inference_mode()

@@ -112,6 +112,7 @@ def _word_rules() -> list[Rule]:
         (r"(\d\s?)in\.(?=\s+[a-z(])", r"\1inches"),
         (r"(\d\s?)in\.(?=\s*$)", r"\1inches."),
         (r"(\d\s?(?:min|sec|hrs?|ft|lbs?|oz|yds?|mi))\.(?=\s+[a-z(])", r"\1"),
+        (r"(\d\s?(?:min|sec|hrs?|ft|lbs?|oz|yds?|mi))\.(?=[\s\"'”)]*$)", r"\1 ."),
         (r"\bSt\.?(?=\s+[A-Z])", "Saint"),
         (r"\bSt\.(?=\s*$)", "Street."),
         (r"\bSt\.", "Street"),
@@ -158,7 +159,7 @@ def _number_rules() -> list[Rule]:
         (r"\b(\d+(?:\.\d+)?)[eE]([+-]?\d+)\b", r"\1 times 10 to the power of \2"),
         (r"(?<=[\w)])\^(?=[\w(])", " to the power of "),
         (r"\b(\d+)(?:′|')\s?(\d+)(?:″|\"|”|'')", r"\1 foot \2"),
-        (r"(\d)(?:\s[x×]\s|[x×])(?=\d)", r"\1 by "),
+        (r"(\d)(?:\sx\s|[x×])(?=\d)", r"\1 by "),
         (r"(\d)\s\*\s(?=\d)", r"\1 times "),
         (r"(?<![\d:])(\d+):(\d)(?![\d:])", r"\1 to \2"),
         (r"\b([Bb]etween\s+\S*\d)[-–](?=\d)", r"\1 and "),
@@ -168,6 +169,7 @@ def _number_rules() -> list[Rule]:
         # too much for the grammars
         (r"\b\d+(?:\.\d+){2,}\b", _version),
         (r"\b\d{1,3}(?:,\d{3}){4,}\b", lambda m: _number(m[0])),
+        (r"(?<![\w-])\d+(?:[-–]\d+){3,}", _phone),
         (r"\d{13,}", lambda m: f" {_spell_digits(m[0])} "),
     ]
 
@@ -262,8 +264,8 @@ def _clauses(text: str) -> Iterator[str]:
 
 def _read_clause(clause: str) -> str:
     """NeMo's reading of a clause with digits or fractions; others as they are."""
-    if not re.search(r"[0-9¼½¾⅐-⅞]", clause):
-        return clause
+    if not re.search(r"[0-9¼½¾⅐-⅞]", clause) or re.search(r"(?:[0-9]+[^\s0-9]+){5,}[0-9]", clause):
+        return clause  # the second is no number that people write, and would take the grammars minutes
     start, end = len(clause) - len(clause.lstrip()), len(clause.rstrip())
     try:
         read = _grammars()(clause[start:end])

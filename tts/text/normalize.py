@@ -28,7 +28,9 @@ def _tidy(text: str) -> str:
     """One way to write dashes, ellipses and apostrophes; no pictures."""
     text = unicodedata.normalize("NFC", text).replace("’", "'").replace("\u00ad", "")
     text = re.sub(r"\s+", " ", text)
-    text = re.sub(r"[!-~]{100,}", lambda m: re.sub(r"(.{50})", r"\1 ", m[0]), text)  # no word, and slow to read
+    text = re.sub(
+        r"[!-~]{100,}", lambda m: re.sub(r"(.{50})", r"\1 ", m[0]), text
+    )  # no word, and slow to read
     text = re.sub(r"\.{3,}|(?:\. ){2,}\.", "…", text)
     text = re.sub(r"\s*-{2,}\s*|\s+[-–]\s+(?![0-9])|\s+–\s+", " — ", text)
     return "".join(char for char in text if not _is_picture(char)).replace("`", "")

@@ -78,8 +78,8 @@ def _find(paragraph: str, language: str) -> list[str]:
     code = language.split("-")[0]
     code = {"cmn": "zh", "yue": "zh", "hak": "zh", "nb": "no"}.get(code, code)
     found: list[str] = []
-    for piece in sentencex.segment(code, paragraph):
-        piece = piece.strip()
+    ends = (re.split(r"(?<=…)\s+(?=[\"“]?[A-Z])", piece) for piece in sentencex.segment(code, paragraph))
+    for piece in (part.strip() for parts in ends for part in parts):
         if not piece:
             continue
         if found and (_GOES_ON.search(found[-1]) or not any(char.isalnum() for char in piece)):

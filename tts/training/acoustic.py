@@ -9,6 +9,7 @@ from torch import Tensor
 from tts.acoustic.decoder import FlowDecoder
 from tts.data.batches import AcousticBatch
 from tts.data.datasets import SpeechDataset, frames_of
+from tts.training.media import CASES, Item, Sound, compare_frames, griffin_lim
 from tts.training.module import StageModule
 
 
@@ -61,6 +62,25 @@ class AcousticModule(StageModule):
             torch.manual_seed(batch_idx)  # the same noise and times every time, so that epochs compare
             loss = self._loss(batch, 0)
         self.log("val/loss", loss, prog_bar=True, batch_size=len(batch.tokens), sync_dist=True)
+
+    def show(self, batch: AcousticBatch) -> list[Item]:
+        """Frames made from the true tokens and prompts, beside the true ones; both roughly audible."""
+        spec, per = self.acoustic.spec, self.acoustic.spec.frames_per_token
+        items: list[Item] = []
+        for i, (start, end) in enumerate(zip(batch.prompt_lens.tolist(), batch.lens.tolist(), strict=True)):
+            if len(items) == 3 * CASES or not 0 < start < end:
+                continue
+            true, tokens = batch.frames[i, : end * per], batch.tokens[i, :end]
+            noise = torch.randn((end - start) * per, true.shape[1], generator=torch.Generator().manual_seed(i))
+            given = (true[: start * per], tokens[:start])
+            made = self.acoustic.decode([given], [tokens[start:]], [noise.to(true.device)], steps=10)[0]
+            rows = {"recording": true, "prompt, then made from its tokens": torch.cat([given[0], made])}
+            items.append(compare_frames(f"frames{i}", rows, spec.frames, mark=start / spec.rate))
+            if spec.frames.kind == "mel":
+                for name, frames in (("recording", true), ("made", rows["prompt, then made from its tokens"])):
+                    wav = griffin_lim(frames, spec.frames)
+                    items.append(Sound(f"{name}{i}_rough", wav, spec.frames.sample_rate))
+        return items
 
 
 def frame_statistics(dataset: SpeechDataset, *, utterances: int = 500) -> tuple[Tensor, Tensor]:

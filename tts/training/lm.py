@@ -1,12 +1,20 @@
 """Training of the text-to-token LM: cross entropy on the stream of speech tokens and announcements."""
 
+from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from codec.spec import TokenSpec
 from tts.data.batches import LMBatch
-from tts.lm.model import SpeechLM
+from tts.lm.layout import Layout
+from tts.lm.model import Aligned, Bounds, Request, SpeechLM
+from tts.text.symbols import DEFAULT_SYMBOLS
+from tts.training.media import CASES, Item, duration_bars, token_use
 from tts.training.module import StageModule
+
+PAUSES = frozenset(i for i in range(1, len(DEFAULT_SYMBOLS)) if not DEFAULT_SYMBOLS.is_segment(i))
 
 
 class LMModule(StageModule):
@@ -39,3 +47,51 @@ class LMModule(StageModule):
         self.log("val/loss", loss, prog_bar=True, batch_size=size, sync_dist=True)
         self.log("val/token_accuracy", right, batch_size=size, sync_dist=True)
 
+    def show(self, batch: LMBatch) -> list[Item]:
+        """What the model writes for some utterances, given their first halves, beside what was really said."""
+        layout, rate = self.lm.layout, TokenSpec().rate
+        said = [aligned(layout, row) for row in batch.ids.tolist()]
+        cases = sorted((one for one in said if len(one.groups) > 1), key=lambda one: len(one.tokens))[:CASES]
+        halves = [len(one.groups) // 2 for one in cases]
+        requests = [Request(one.groups[n:], head(one, n), seed=0) for one, n in zip(cases, halves, strict=True)]
+        if not requests:
+            return []
+        written = self.lm.generate(requests, bounds=Bounds(pauses=PAUSES))
+        tokens = {
+            "written for the second halves": torch.tensor([t for one in written for t in one.tokens]).long(),
+            "true, of the first batch": torch.tensor([t for one in said for t in one.tokens]).long(),
+        }
+        items: list[Item] = [token_use("tokens", tokens, layout.codes)]
+        for i, (one, mine, half) in enumerate(zip(cases, written, halves, strict=True)):
+            rows = {
+                "true": [n / rate for n in one.durations],
+                "sampled": [n / rate for n in (*one.durations[:half], *mine.durations)],
+            }
+            names = [DEFAULT_SYMBOLS.decode(group) for group in one.groups]
+            items.append(duration_bars(f"durations{i}", rows, names, first=half))
+        return items
+
+
+def aligned(layout: Layout, ids: Sequence[int]) -> Aligned:
+    """Phoneme groups, tokens and durations of a training example, padded or not: `Layout` read backwards."""
+    text_end = ids.index(layout.text_end)
+    groups = DEFAULT_SYMBOLS.groups(ids[1:text_end])
+    of_symbol = [n for n, group in enumerate(groups) for _ in group]
+    tokens, durations, announced = [], [0] * len(groups), 0
+    for i in ids[text_end + 1 :]:
+        if i >= layout.first_code:
+            # a group is said once the one after it is announced, the last one once TEXT_END is
+            group = of_symbol[announced - 1] - 1 if announced <= len(of_symbol) else len(groups) - 1
+            tokens.append(i - layout.first_code)
+            durations[group] += 1
+        elif i in (layout.eos, 0):
+            break
+        else:
+            announced += 1
+    return Aligned(groups, tokens, durations)
+
+
+def head(one: Aligned, groups: int) -> Aligned:
+    """The first so many groups of an utterance."""
+    durations = one.durations[:groups]
+    return Aligned(one.groups[:groups], one.tokens[: sum(durations)], durations)

@@ -1,16 +1,23 @@
-"""What all four training modules share: the optimizer, checkpoints by validation metric, exact resume, pictures."""
+"""What all four training modules share: the optimizer, checkpoints, resuming to the same loss, logs and pictures."""
 
+import time
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from lightning.pytorch import Callback, LightningModule
-from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
-from torch import nn
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+from torch import Tensor, nn
 
+from tts.training.logs import Curves
+from tts.training.media import Item, Media
 from tts.training.schedules import warmup_cosine
 
 BEST, LAST = "best", "last"
+
+Random = dict[str, Tensor]
+"""The state of the random generators, by device type."""
 
 
 class StageModule(LightningModule):
@@ -27,15 +34,14 @@ class StageModule(LightningModule):
     def __init__(self, *, lr: float, warmup: int, total: int) -> None:
         super().__init__()
         self.lr, self.warmup, self.total = lr, warmup, total
-        self._rng: dict[str, Any] | None = None
+        self._random: Random | None = None
+        self._stepping = False
 
     def configure_callbacks(self) -> list[Callback]:
-        """Keep the best checkpoint by `monitor`, and the newest every few minutes to resume from."""
-        best = ModelCheckpoint(monitor=self.monitor, mode="min", filename=BEST, enable_version_counter=False)
-        last = ModelCheckpoint(
-            filename=LAST, every_n_train_steps=100, save_top_k=1, monitor=None, enable_version_counter=False
-        )
-        return [best, last, LearningRateMonitor("step")]
+        """Checkpoints, unless they are turned off, curves and pictures, all below the run's folder."""
+        folder = Path(self.trainer.default_root_dir)
+        kept = [Best(folder, self.monitor), Last(folder)] if self.trainer.checkpoint_callbacks else []
+        return [Curves(), Media(folder / "media"), *kept]
 
     def adamw(self, model: nn.Module, *, betas: tuple[float, float], weight_decay: float) -> Any:
         """AdamW with warm-up and cosine; weight decay for matrices, none for norms, biases and other vectors."""
@@ -46,25 +52,111 @@ class StageModule(LightningModule):
         schedule = warmup_cosine(optimizer, warmup=self.warmup, total=self.total)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-    # Lightning does not keep the random state: noise and dropout of a resumed run would differ.
+    def show(self, batch: Any) -> list[Item]:
+        """Pictures and sounds of a validation batch's first cases; called in evaluation mode, without gradients."""
+        return []
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["rng"] = {"cpu": torch.get_rng_state()}
-        if torch.cuda.is_available():
-            checkpoint["rng"]["cuda"] = torch.cuda.get_rng_state()
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self._rng = checkpoint.get("rng")
+    # The training steps have a random stream of their own: it goes on where the step before left it, whatever
+    # validation, loaders or pictures have drawn in between. Saved with the checkpoint, which Lightning does not do,
+    # it makes a resumed run draw the noise that an uninterrupted one would have drawn.
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Go on with the saved random state; only here have loaders and sanity checks drawn what they draw."""
-        if self._rng is not None:
-            torch.set_rng_state(self._rng["cpu"].cpu())
-            if "cuda" in self._rng and torch.cuda.is_available():
-                torch.cuda.set_rng_state(self._rng["cuda"].cpu())
-            self._rng = None
+        if self._random is not None:
+            set_random(self._random)
+        self._stepping = True
+        self.log("train/lr", self.trainer.optimizers[0].param_groups[0]["lr"])
 
-    @property
-    def folder(self) -> Path | None:
-        """Where this run writes, None where it does not."""
-        return Path(self.trainer.log_dir) if self._trainer is not None and self.trainer.log_dir else None
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        self._random, self._stepping = get_random(), False
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        # callbacks save before `on_train_batch_end`
+        state = get_random() if self._stepping or self._random is None else self._random
+        checkpoint["random"] = gather(state)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        states = checkpoint.get("random", [])
+        rank = self.trainer.global_rank
+        self._random = states[rank] if rank < len(states) else None
+
+
+class Best(ModelCheckpoint):
+    """``checkpoints/best.ckpt``: the checkpoint with the lowest validation metric so far."""
+
+    def __init__(self, folder: Path, monitor: str) -> None:
+        super().__init__(
+            folder / "checkpoints", filename=BEST, monitor=monitor, mode="min", enable_version_counter=False
+        )
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take the best score along where its checkpoint is, also in a folder that was moved.
+
+        A run that goes on in another folder begins anew: the best checkpoint there must be its own.
+        """
+        path, score = str(Path(str(self.dirpath)) / f"{BEST}.ckpt"), state_dict["best_model_score"]
+        if score is not None and Path(path).is_file():
+            moved = {"best_model_path": path, "kth_best_model_path": path, "best_k_models": {path: score}}
+            super().load_state_dict({**state_dict, **moved, "kth_value": score, "dirpath": self.dirpath})
+
+
+class Last(Checkpoint):
+    """``checkpoints/last.ckpt``: the newest state, to go on from.
+
+    Written at the end, when the process is told to end (SIGTERM), and every so many optimizer steps, but not more
+    often than every so many seconds: the largest models take a while to write.
+
+    Not `ModelCheckpoint`, which for optimizers stepped by hand saves where the count of steps divides by a number;
+    with two optimizers to a batch it may step over it for ever.
+    """
+
+    def __init__(self, folder: Path, *, steps: int = 100, seconds: float = 300.0) -> None:
+        self.path, self.steps, self.seconds = folder / "checkpoints" / f"{LAST}.ckpt", steps, seconds
+        self._step, self._time = 0, 0.0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._step, self._time = trainer.global_step, time.monotonic()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.global_step - self._step < self.steps:
+            return
+        self._step = trainer.global_step
+        if trainer.strategy.broadcast(time.monotonic() - self._time >= self.seconds):
+            self._save(trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._save(trainer)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        if isinstance(exception, SIGTERMException):  # raised between two steps; others may be in the middle of one
+            self._save(trainer)
+
+    def _save(self, trainer: Trainer) -> None:
+        if not trainer.fast_dev_run:
+            trainer.save_checkpoint(self.path)
+            self._time = time.monotonic()
+
+
+def get_random() -> Random:
+    """The state of this process's generators."""
+    state = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state()
+    return state
+
+
+def set_random(state: Random) -> None:
+    """Set what `get_random` gave."""
+    torch.set_rng_state(state["cpu"].cpu())
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"].cpu())
+
+
+def gather(state: Random) -> list[Random]:
+    """Every process's state, by rank."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return [state]
+    states: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(states, state)
+    return states

@@ -8,9 +8,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchaudio.functional import edit_distance
 
+from codec.errors import UserError
 from codec.nn.masks import length_mask
 from codec.tokenizer.model import Reading, Tokenizer, best_path
 from tts.data.batches import TokenizerBatch
+from tts.text.symbols import DEFAULT_SYMBOLS
+from tts.training.media import CASES, Item, aligned_frames, token_use
 from tts.training.module import StageModule
 from tts.training.probe import speaker_probe
 
@@ -109,6 +112,23 @@ class TokenizerModule(StageModule):
         with torch.inference_mode(False), torch.enable_grad():
             probe = speaker_probe([row for row, _ in self._seen], speakers, self.tokenizer.spec.codes)
         self.log_dict({"val/speaker_probe": probe.accuracy, "val/speaker_chance": probe.chance}, sync_dist=True)
+
+    def show(self, batch: TokenizerBatch) -> list[Item]:
+        """The use of the codes, and where the tokens say that each phoneme starts."""
+        spec, reading = self.tokenizer.spec, self.tokenizer(batch.frames, batch.frame_lens)
+        codes = reading.codes[length_mask(reading.lens, reading.codes.shape[1])]
+        items: list[Item] = [token_use("tokens", {"first batch": codes}, spec.codes)]
+        for i in range(min(CASES, len(batch.frames))):
+            labels = batch.labels[i, : int(batch.label_lens[i])].cpu()
+            read = reading.after[i, : int(reading.lens[i]) * self.tokenizer.reads_per_token].cpu()
+            try:
+                starts = (self.tokenizer.starts(read, labels) / spec.rate).tolist()
+            except UserError:  # faster than can be read
+                continue
+            names = [DEFAULT_SYMBOLS.symbols[label] for label in labels.tolist()]
+            frames = batch.frames[i, : int(batch.frame_lens[i])]
+            items.append(aligned_frames(f"alignment{i}", frames, spec.frames, starts, names))
+        return items
 
 
 def ctc_loss(log_probs: Tensor, lens: Tensor, batch: TokenizerBatch) -> Tensor:

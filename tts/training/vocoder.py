@@ -8,6 +8,7 @@ from vocos.discriminators import MultiPeriodDiscriminator, MultiResolutionDiscri
 from vocos.loss import DiscriminatorLoss, FeatureMatchingLoss, GeneratorLoss, MelSpecReconstructionLoss
 
 from tts.data.batches import VocoderBatch
+from tts.training.media import CASES, Item, Sound, compare_frames
 from tts.training.module import StageModule
 from tts.training.schedules import warmup_cosine
 
@@ -96,7 +97,7 @@ class VocoderModule(StageModule):
             loss = loss + torch.stack([self.generator_loss(d, real, fake) for d in self.discriminators]).sum()
         self._update(optimizers[0], loss, self.vocoder)
         self.discriminators.requires_grad_(True)
-        for schedule in self.lr_schedulers():
+        for schedule in self._schedules():
             schedule.step()
         self.log("train/mel", mel, prog_bar=True)
         self.log("train/loss", loss)
@@ -104,9 +105,12 @@ class VocoderModule(StageModule):
     @property
     def vocoder_step(self) -> int:
         """Generator updates so far: Lightning's own count goes up with every optimizer."""
+        return int(self._schedules()[0].last_epoch)
+
+    def _schedules(self) -> list[Any]:
+        """The schedules as a list, which Lightning gives only where there are several."""
         schedules = self.lr_schedulers()
-        first = schedules[0] if isinstance(schedules, list) else schedules
-        return int(first.last_epoch)
+        return schedules if isinstance(schedules, list) else [schedules]
 
     def _update(self, optimizer: Any, loss: Tensor, owner: nn.Module) -> None:
         optimizer.zero_grad()
@@ -117,7 +121,7 @@ class VocoderModule(StageModule):
     def discriminator_loss(self, discriminator: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
         """Hinge loss, the mean over the sub-discriminators."""
         on_real, on_fake, _, _ = discriminator(real, fake)
-        loss, parts = self.gan_d([x.float() for x in on_real], [x.float() for x in on_fake])
+        loss, parts, _ = self.gan_d([x.float() for x in on_real], [x.float() for x in on_fake])
         return loss.squeeze() / len(parts)
 
     def generator_loss(self, discriminator: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
@@ -130,3 +134,12 @@ class VocoderModule(StageModule):
     def validation_step(self, batch: VocoderBatch, batch_idx: int) -> None:
         fake, real = self.generate(batch.wav)
         self.log("val/mel", self.mel_distance(fake, real), prog_bar=True, batch_size=len(real))
+
+    def show(self, batch: VocoderBatch) -> list[Item]:
+        """Recordings and their copies: whole ones of the validation data, the batch's crops where there are none."""
+        spec = self.features.spec
+        cuts = getattr(getattr(self.trainer, "datamodule", None), "dev_dataset", None)
+        items: list[Item] = []
+        for i in range(CASES):
+            ...
+        return items

@@ -12,7 +12,7 @@ from torch import Tensor
 from codec.errors import UserError
 from codec.spec import FrameSpec, TokenSpec
 from codec.tokenizer.fsq import EMAVQ, FSQ, Quantizer
-from codec.tokenizer.model import Tokenizer, best_path, ctc_path
+from codec.tokenizer.model import Tokenizer, best_path, ctc_path, starts_to_durations
 
 FLOOR = FrameSpec().floor
 
@@ -154,6 +154,17 @@ def test_align_gives_starts_in_tokens_and_refuses_too_many_phonemes() -> None:
     assert tokenizer.align(tokens, phonemes).tolist() == expected.tolist()
     with pytest.raises(UserError, match="10 reading positions"):
         tokenizer.align(tokens, torch.tensor([1, 2] * 6))
+
+
+def test_durations_go_from_start_to_start_and_sum_to_all_tokens() -> None:
+    assert starts_to_durations(torch.tensor([1.5, 3.0, 3.5, 6.5]), 9) == [3, 0, 3, 3]
+    assert starts_to_durations(torch.tensor([2.0]), 9) == [9]
+    assert starts_to_durations(torch.zeros(0), 9) == []
+    tokenizer, tokens, phonemes = small(), torch.randint(125, (20,)), torch.tensor([1, 2, 2, 5, 4])
+    starts = tokenizer.align(tokens, phonemes)
+    durations = tokenizer.durations(tokens, phonemes)
+    assert sum(durations) == 20
+    assert [sum(durations[:i]) for i in range(1, 5)] == starts[1:].floor().tolist()
 
 
 # -------------------------------------------------------------------------------------------------- envelope
