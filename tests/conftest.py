@@ -19,6 +19,8 @@ from torch import Tensor
 
 from tts.text.symbols import DEFAULT_SYMBOLS
 
+torch.set_num_threads(1)  # the tests' tensors are small: more threads would wait for each other
+
 Array = npt.NDArray[np.float64]
 
 # First three formants of each vowel in Hz, of a man (Peterson and Barney 1952).

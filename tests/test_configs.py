@@ -9,14 +9,12 @@ import pytest
 import torch
 import yaml
 from jsonargparse import Namespace
-from lightning.pytorch import LightningDataModule
-from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.strategies import StrategyRegistry
 from torch import nn
 
+from codec.errors import UserError
 from tts.text.symbols import DEFAULT_SYMBOLS
-from tts.training import cli
-from tts.training.module import StageModule
+from tts.training.fit import parse_stage, run_stage
 from tts.training.recipe import STAGES, check_configs
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -30,19 +28,12 @@ SIZES = {
 }
 
 
-class BuildOnly(LightningCLI):
-    """The command line without its trainer, which asks for devices."""
-
-    def instantiate_classes(self) -> None:
-        self.config_init = self.parser.instantiate_classes(self.config)
-
-
 class Stage(NamedTuple):
     """What `python train.py fit --config PATH` makes of a file, and what is written in it."""
 
     config: Namespace
-    model: StageModule
-    data: LightningDataModule
+    model: Any
+    data: Any
     written: dict[str, Any]
 
     @property
@@ -50,21 +41,13 @@ class Stage(NamedTuple):
         return getattr(self.model, self.model.part)
 
 
-def run_cli(*args: str) -> BuildOnly:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cli, "LightningCLI", BuildOnly)
-        parsed = cli.run_stage(list(args), run=False)
-    assert isinstance(parsed, BuildOnly)
-    return parsed
-
-
 @cache
 def stage(path: Path) -> Stage:
     # mel filters look at their own values, which the meta device has none of
     device = "cpu" if path.stem == "vocoder" else "meta"
     with torch.device(device):
-        parsed = run_cli("--config", str(path))
-    return Stage(parsed.config, parsed.config_init.model, parsed.config_init.data, read(path))
+        built = run_stage(["--config", str(path)], run=False)
+    return Stage(built.config, built.model, built.datamodule, read(path))
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -155,7 +138,7 @@ def test_stages_fit_each_other(size: str) -> None:
         "trainer.step",
     ],
 )
-def test_unknown_keys_are_errors(setting: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unknown_keys_are_errors(setting: str, tmp_path: Path) -> None:
     config = read(CONFIGS / "tiny" / "lm.yaml")
     *folders, last = setting.split(".")
     place = config
@@ -164,7 +147,6 @@ def test_unknown_keys_are_errors(setting: str, tmp_path: Path, capsys: pytest.Ca
     place[last] = 1
     path = tmp_path / "lm.yaml"
     path.write_text(yaml.safe_dump(config))
-    with pytest.raises(SystemExit) as left:
-        run_cli("--config", str(path))
-    assert left.value.code == 2
-    assert last in capsys.readouterr().err
+    with pytest.raises(UserError, match=last) as raised:
+        parse_stage(["--config", str(path)])
+    assert "\n" not in str(raised.value)

@@ -523,14 +523,16 @@ def test_help_tells_the_defaults() -> None:
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Any]:
     """``start(*args)`` -> Popen of ``python infer.py`` in an empty folder."""
-    started: list[subprocess.Popen[bytes]] = []
+    started: list[subprocess.Popen[Any]] = []
 
-    def run(*args: object, **pipes: Any) -> subprocess.Popen[bytes]:
-        pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | pipes
+    def run(*args: object, **pipes: Any) -> subprocess.Popen[Any]:
+        pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE} | pipes
         command = [sys.executable, str(ROOT / "infer.py"), *map(str, args)]
         # an ASCII terminal: phonemes and all must not make it fail
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONIOENCODING": "ascii"}
-        process: subprocess.Popen[bytes] = subprocess.Popen(command, cwd=tmp_path, env=environment, **pipes)
+        process = subprocess.Popen(
+            command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=False, **pipes
+        )
         started.append(process)
         return process
 

@@ -9,6 +9,7 @@
 Nothing here is a pickle, and a config can only name classes of this project.
 """
 
+import hashlib
 import importlib
 import json
 import re
@@ -56,6 +57,7 @@ class Model:
         symbols: the phoneme table.
         spec: the grid that all parts share.
         folder: where it was read from.
+        tokenizer_id: which trained tokenizer the tokens are of, see `fingerprint`.
     """
 
     features: nn.Module
@@ -66,6 +68,7 @@ class Model:
     symbols: SymbolTable
     spec: TokenSpec
     folder: Path
+    tokenizer_id: str = ""
 
     @classmethod
     def load(cls, folder: str | Path | None = None, device: str | torch.device = "cpu") -> "Model":
@@ -123,8 +126,15 @@ def _load(folder: Path, device: str | torch.device) -> Model:
         symbols,
         cast(Tokenizer, modules["tokenizer"]).spec,
         folder,
+        read["tokenizer"][1]["tokenizer"],
     )
     check_fit(model, read["lm"][1]["symbols"])
+    for part in ("lm", "acoustic"):
+        if read[part][1]["tokenizer"] not in ("", model.tokenizer_id):
+            raise SpecError(
+                f"{folder / part}.safetensors and the tokenizer do not fit together: it was trained on the tokens of "
+                f"tokenizer {read[part][1]['tokenizer']}, this one is {model.tokenizer_id}"
+            )
     return model
 
 
@@ -200,10 +210,14 @@ def _without_weights(config: Any) -> Any:
 def write_part(
     path: Path, module: nn.Module, config: Config, symbols: SymbolTable, *, storage: Storage = "float32"
 ) -> None:
-    """Save one part of a model, whole or not at all."""
+    """Save one part of a model, whole or not at all.
+
+    It notes which tokenizer's tokens it is made for: the one that lies in the folder already.
+    """
     spec = module.spec if hasattr(module, "spec") else None
     note = {
         "format": FORMAT,
+        "tokenizer": fingerprint(module) if isinstance(module, Tokenizer) else _made_for(path),
         "config": _without_weights(config),
         "spec": asdict(cast(Any, spec)) if spec is not None else None,
         "symbols": symbols.to_list(),
@@ -214,6 +228,24 @@ def write_part(
         tensors |= _pack(name, tensor.detach().cpu(), storage)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, save(tensors, metadata={"tts": json.dumps(note, ensure_ascii=False)}))
+
+
+def fingerprint(tokenizer: Tokenizer) -> str:
+    """What tells one trained tokenizer from another: two on the same grid give different tokens all the same."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tokenizer.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().float().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _made_for(path: Path) -> str:
+    """The fingerprint that the tokenizer beside a part carries, "" where there is none yet."""
+    tokenizer = path.with_name("tokenizer.safetensors")
+    if not tokenizer.is_file():
+        return ""
+    with safe_open(tokenizer, framework="pt", device="cpu") as file:
+        return str(json.loads((file.metadata() or {})["tts"])["tokenizer"])
 
 
 def read_part(path: Path, device: str | torch.device = "cpu") -> tuple[nn.Module, dict[str, Any]]:
@@ -256,7 +288,7 @@ def read_part(path: Path, device: str | torch.device = "cpu") -> tuple[nn.Module
 
 def _note(path: Path, text: str) -> dict[str, Any]:
     """The metadata of a part, with what every version of it has."""
-    kinds = {"format": int, "config": dict, "symbols": list}
+    kinds = {"format": int, "tokenizer": str, "config": dict, "symbols": list}
     try:
         note = json.loads(text)
         if all(isinstance(note[key], kind) for key, kind in kinds.items()):

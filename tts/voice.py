@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -35,6 +35,7 @@ class Voice:
         durations: tokens of each phoneme group.
         spec: the grid of frames and tokens.
         origin: where the recording is from, for who passes the voice on.
+        tokenizer_id: which trained tokenizer made the tokens, see `tts.checkpoint.fingerprint`.
     """
 
     frames: Tensor
@@ -43,6 +44,7 @@ class Voice:
     durations: tuple[int, ...]
     spec: TokenSpec
     origin: str = ""
+    tokenizer_id: str = ""
 
     @classmethod
     def from_audio(
@@ -97,9 +99,11 @@ class Voice:
         groups = model.symbols.groups(ids)
         durations = group_durations(model, tokens, groups)
         frames = frames.half().float()  # as a file keeps them: a saved voice speaks as this one does
-        return cls(
-            frames.cpu(), tokens.cpu(), model.symbols.decode(ids), tuple(durations), model.spec, origin
-        )._cut(model.symbols, PROMPT_SECONDS)
+        phonemes = model.symbols.decode(ids)
+        whole = cls(
+            frames.cpu(), tokens.cpu(), phonemes, tuple(durations), model.spec, origin, model.tokenizer_id
+        )
+        return whole._cut(model.symbols, PROMPT_SECONDS)
 
     def _cut(self, symbols: SymbolTable, seconds: float) -> "Voice":
         """The first groups that last at most `seconds` together, at least one that lasts."""
@@ -111,7 +115,9 @@ class Voice:
             total, kept = total + duration, kept + 1
         phonemes = symbols.decode(i for group in groups[:kept] for i in group)
         frames = self.frames[: total * self.spec.frames_per_token]
-        return Voice(frames, self.tokens[:total], phonemes, self.durations[:kept], self.spec, self.origin)
+        return replace(
+            self, frames=frames, tokens=self.tokens[:total], phonemes=phonemes, durations=self.durations[:kept]
+        )
 
     def aligned(self, symbols: SymbolTable) -> Aligned:
         """The prompt as the LM takes it."""
@@ -135,6 +141,7 @@ class Voice:
             "durations": self.durations,
             "spec": asdict(self.spec),
             "origin": self.origin,
+            "tokenizer": self.tokenizer_id,
         }
         tensors = {
             "frames": self.frames.half().contiguous(),
@@ -167,13 +174,18 @@ class Voice:
                 raise ValueError("its frames, tokens and durations do not belong together")
             if not 0 <= int(tokens.min()) <= int(tokens.max()) < spec.codes:
                 raise ValueError("its tokens are beyond its grid")
-            return cls(frames.float(), tokens.long(), phonemes, durations, spec, origin)
+            return cls(frames.float(), tokens.long(), phonemes, durations, spec, origin, str(note["tokenizer"]))
         except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
             raise UserError(f"{path}: not a saved voice of this program ({error})") from error
 
     def require(self, model: Model, name: str = "the voice") -> None:
         """Raise `SpecError` where the voice was made with a model on another grid, or with other phonemes."""
         require_same(self.spec, model.spec, a_name=name, b_name=f"the model {model.folder}")
+        if self.tokenizer_id != model.tokenizer_id:
+            raise SpecError(
+                f"{name} and the model {model.folder} do not fit together: the voice has the tokens of tokenizer "
+                f"{self.tokenizer_id}, the model is of {model.tokenizer_id}; make the voice again from its recording"
+            )
         if len(model.symbols.groups(model.symbols.encode(self.phonemes))) != len(self.durations):
             raise SpecError(
                 f"{name} and the model {model.folder} do not fit together: the model's phoneme table does "

@@ -43,7 +43,7 @@ class EncodecLatents(nn.Module):
         return latents.transpose(1, 2)
 
 
-def encodec_model(weights: str | Path | None = None) -> nn.Module:
+def encodec_model(weights: str | Path | None = None) -> EncodecModel:
     """EnCodec at 24 kHz, whole.
 
     Args:
@@ -55,7 +55,7 @@ def encodec_model(weights: str | Path | None = None) -> nn.Module:
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*weight_norm.*deprecated", category=FutureWarning)
-        model: nn.Module = EncodecModel.encodec_model_24khz(pretrained=False)
+        model: EncodecModel = EncodecModel.encodec_model_24khz(pretrained=False)
     if weights is not None:
         state, mine = _read(Path(weights)), model.state_dict()
         names = sorted(mine.keys() | state.keys())

@@ -43,7 +43,7 @@ def in_chunks(decoder: FlowDecoder, state: Any, tokens: Tensor, noise: Tensor, s
     return torch.cat([decoder.decode_chunk(state, t[None], x[None])[0] for t, x in pieces])
 
 
-# --------------------------------------------------------------------------------------------------- streaming
+# -------------------------------------------------------------------------------------------------- streaming
 
 
 @pytest.mark.parametrize("patch", [1, 2, 4])
@@ -88,7 +88,7 @@ def test_copies_of_a_state_are_independent() -> None:
     torch.testing.assert_close(resumed, first[24:])
 
 
-# -------------------------------------------------------------------------------------------------- batches
+# ------------------------------------------------------------------------------------------------- batches
 
 
 @pytest.mark.parametrize("guidance", [0.0, 0.7])
@@ -116,7 +116,12 @@ def test_prompt_positions_never_change_with_the_target() -> None:
 
     def velocity(frames: Tensor, tokens: Tensor) -> Tensor:
         out: Tensor = decoder.dit(
-            frames, torch.full((2,), 0.4), tokens, speaker, prompt=prompt, mask=decoder.mask(prompt_lens, lens, 8, 2)
+            frames,
+            torch.full((2,), 0.4),
+            tokens,
+            speaker,
+            prompt=prompt,
+            mask=decoder.mask(prompt_lens, lens, 8, 2),
         )
         return out
 
@@ -137,10 +142,12 @@ def test_mask_by_hand() -> None:
     assert mask[1, :4].tolist() == [[*row, 0, 0] for row in seen]  # none sees the padding
     whole = decoder.mask(torch.tensor([2]), torch.tensor([5]), 6, None)[0, 0, :5].long().tolist()
     assert whole == [prompt, prompt, *[[1, 1, 1, 1, 1, 0]] * 3]
-    assert torch.equal(lively(2).mask(torch.tensor([2]), torch.tensor([5]), 6, 2)[0, 0, ::2, ::2].long()[0], mask[0, 0])
+    assert torch.equal(
+        lively(2).mask(torch.tensor([2]), torch.tensor([5]), 6, 2)[0, 0, ::2, ::2].long()[0], mask[0, 0]
+    )
 
 
-# -------------------------------------------------------------------------------------------------- guidance
+# ------------------------------------------------------------------------------------------------- guidance
 
 
 def test_guidance_is_the_formula_and_zero_is_the_condition_alone() -> None:
@@ -184,7 +191,7 @@ def test_without_guidance_the_network_runs_one_row() -> None:
         assert rows == [count] * 6
 
 
-# ------------------------------------------------------------------------------------------------------- loss
+# ------------------------------------------------------------------------------------------------------ loss
 
 
 @pytest.mark.parametrize("drop", [0.0, 1.0])
@@ -198,7 +205,11 @@ def test_loss_is_the_flow_loss_of_the_target_given_a_clean_prompt(drop: float) -
     there = prompt.repeat_interleave(4, 1)
     clean = decoder.scale(frames)
     if drop:
-        given, ids, speaker = torch.zeros_like(clean), torch.full_like(tokens, 9), dit.no_speaker.expand(2, -1)
+        given, ids, speaker = (
+            torch.zeros_like(clean),
+            torch.full_like(tokens, 9),
+            dit.no_speaker.expand(2, -1),
+        )
     else:
         voices = [dit.speaker(clean[i : i + 1, : 4 * n], torch.tensor([4 * n])) for i, n in enumerate([3, 2])]
         given, ids, speaker = clean, tokens, torch.cat(voices)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -33,7 +34,8 @@ def test_loss_of_the_best_velocity_for_normal_data_is_the_closed_form() -> None:
 
 
 def test_loss_shows_the_network_the_path_of_the_paper() -> None:
-    x, seen = torch.randn(3, 4, 2), {}
+    x = torch.randn(3, 4, 2)
+    seen: dict[str, Tensor] = {}
 
     def velocity(x_t: Tensor, t: Tensor) -> Tensor:
         seen.update(x_t=x_t, t=t)
@@ -77,7 +79,7 @@ def test_solver_sees_the_time_and_number_of_each_step(steps: int) -> None:
 
     end = solve(velocity, torch.zeros(1, 1, 1), steps)
     assert visited == list(zip(time_grid(steps)[:-1], range(steps), strict=True))
-    assert float(end) == pytest.approx(sum(t * (b - t) for t, b in zip(times, times[1:], strict=False)), abs=1e-6)
+    assert float(end) == pytest.approx(sum(t * (b - t) for t, b in itertools.pairwise(times)), abs=1e-6)
 
 
 def test_solver_turns_noise_into_normal_data_with_the_best_velocity() -> None:

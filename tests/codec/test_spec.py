@@ -17,7 +17,9 @@ def test_rates_follow_from_the_grid() -> None:
     assert TokenSpec().rate == 23.4375
     encodec = TokenSpec(FrameSpec("encodec", 24_000, 320, 128, 0.0), frames_per_token=3, codes=1000)
     assert (encodec.frames.rate, encodec.rate) == (75.0, 25.0)
-    assert FrameSpec().floor == pytest.approx(-16.118, abs=1e-3) and math.exp(FrameSpec().floor) == pytest.approx(1e-7)
+    assert FrameSpec().floor == pytest.approx(-16.118, abs=1e-3) and math.exp(
+        FrameSpec().floor
+    ) == pytest.approx(1e-7)
 
 
 def test_spec_survives_json() -> None:

@@ -8,7 +8,7 @@ import soundfile
 from codec.errors import UserError
 from tts.data.manifest import ManifestError, read_manifest
 
-GOOD = {"audio": "a.wav", "text": " Hello. ", "speaker": "ann", "language": "en-us"}
+GOOD: dict[str, object] = {"audio": "a.wav", "text": " Hello. ", "speaker": "ann", "language": "en-us"}
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def test_a_line_separator_inside_a_text_does_not_end_the_line(folder: Path) -> N
     assert [row.text for row in rows] == ["one\u2028two"]
 
 
-BROKEN = [
+BROKEN: list[tuple[str | dict[str, object], str]] = [
     ("{oops", "not JSON"),
     ("[1, 2]", "not a JSON object but list"),
     ({key: GOOD[key] for key in ("audio", "speaker", "language")}, "key 'text' is missing"),
@@ -60,8 +60,10 @@ BROKEN = [
 
 
 @pytest.mark.parametrize(("line", "reason"), BROKEN, ids=[reason for _, reason in BROKEN])
-def test_a_broken_line_is_named_with_the_way_out(folder: Path, line: object, reason: str) -> None:
-    path = write(folder, GOOD, line)  # type: ignore[arg-type]
+def test_a_broken_line_is_named_with_the_way_out(
+    folder: Path, line: str | dict[str, object], reason: str
+) -> None:
+    path = write(folder, GOOD, line)
     with pytest.raises(ManifestError) as caught:
         read_manifest(path)
     message = str(caught.value)
@@ -72,7 +74,7 @@ def test_a_broken_line_is_named_with_the_way_out(folder: Path, line: object, rea
 
 
 def test_skip_bad_goes_on_and_lists_every_broken_line(folder: Path) -> None:
-    path = write(folder, *(line for line, _ in BROKEN[:-1]), GOOD)  # type: ignore[arg-type]
+    path = write(folder, *(line for line, _ in BROKEN[:-1]), GOOD)
     rows, bad = read_manifest(path, skip_bad=True)
     assert [row.line for row in rows] == [10]
     assert [one.line for one in bad] == list(range(1, 10))

@@ -57,7 +57,7 @@ def stubborn(onward: float) -> SpeechLM:
     return lm
 
 
-# ----------------------------------------------------------------------------------------------------- training
+# --------------------------------------------------------------------------------------------------- training
 
 
 @torch.no_grad()
@@ -81,7 +81,7 @@ def test_loss_is_the_cross_entropy_of_what_is_not_ignored() -> None:
     assert accuracy.item() == pytest.approx(right)
 
 
-# ------------------------------------------------------------------------------------------------------- prefix
+# ----------------------------------------------------------------------------------------------------- prefix
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 5])
@@ -98,7 +98,7 @@ def test_prefix_is_the_beginning_of_the_training_sequence(count: int, prompt: Al
     assert ids[len(prefix)] == lm.layout.first_code + 20  # what is drawn first is the target's first token
 
 
-# --------------------------------------------------------------------------------------------------- generation
+# ------------------------------------------------------------------------------------------------- generation
 
 
 def fed_to(lm: SpeechLM, monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
@@ -188,12 +188,12 @@ def test_no_more_phonemes_in_a_row_are_empty_than_its_bound(most_empty: int, exp
     assert durations(stubborn(onward=50.0), TEXT, Bounds(most_empty=most_empty)) == expected
 
 
-def test_going_on_has_the_probability_of_all_that_is_no_speech_token() -> None:
-    """The announcements are given by the text: their probabilities together are that of "on"."""
+@pytest.mark.parametrize("sampling", [Sampling(), Sampling(temperature=1.5, top_k=3), Sampling(top_p=0.1)])
+def test_going_on_has_the_models_probability_however_tokens_are_drawn(sampling: Sampling) -> None:
+    """The announcements are given by the text: their probabilities together are that of going on."""
     lm = stubborn(onward=-2.0)
-    logits = lm.llama.logits[0, 0]  # type: ignore[union-attr,index]
+    logits = lm.llama.logits[0, 0]  # type: ignore[index]
     onward = float(logits.softmax(-1)[: lm.layout.first_code].sum())
-    sampling = Sampling(temperature=1.0, top_k=100, top_p=1.0, max_repeats=10)
     rows = lm.generate([Request([(1,)] * 20, seed=s) for s in range(20)], sampling, Bounds(1000, 1000, 1000))
     mean = sum(len(row.tokens) for row in rows) / 400
     assert mean == pytest.approx((1 - onward) / onward, rel=0.2)  # of a geometric distribution

@@ -26,7 +26,9 @@ def reference(logits: list[float], sampling: Sampling) -> dict[int, float]:
     return {i: weight / sum(kept.values()) for i, weight in kept.items()}
 
 
-def frequencies(logits: Tensor, sampling: Sampling, history: list[int] | None = None, column: int = 0) -> dict[int, float]:
+def frequencies(
+    logits: Tensor, sampling: Sampling, history: list[int] | None = None, column: int = 0
+) -> dict[int, float]:
     """How often each id is drawn while one of the two uniform numbers goes over the grid."""
     uniform = torch.full((GRID, 2), 0.5, dtype=torch.float64)
     uniform[:, column] = (torch.arange(GRID, dtype=torch.float64) + 0.5) / GRID

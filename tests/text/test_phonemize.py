@@ -62,8 +62,6 @@ def test_characters_that_a_c_string_cannot_hold() -> None:
         ("de-AT", "de"),
         ("pt-PT", "pt"),
         ("zh-CN", "cmn"),
-    ]
-    + [
         ("zh", "cmn"),
         ("fr", "fr-fr"),
         ("no", "nb"),
@@ -82,8 +80,9 @@ def test_names_of_languages(given: str, code: str) -> None:
         ("ger", "did you mean 'de' (German)"),
         ("Frenc", "'fr-fr' (French (France))"),
         ("xx", "give a code such as"),
-    ]
-    + [("", "give a code such as"), ("kl", "give a code such as")],
+        ("", "give a code such as"),
+        ("kl", "give a code such as"),
+    ],
 )
 def test_an_unknown_language_names_what_is_near(given: str, hint: str) -> None:
     with pytest.raises(TextError) as error:

@@ -70,7 +70,7 @@ def test_long_sentences_are_cut_at_the_best_mark() -> None:
     assert texts("alpha beta, gamma delta", max_chars=15, min_chars=0) == ["alpha beta,", "gamma delta"]
     assert texts("alpha beta gamma", max_chars=12, min_chars=0) == ["alpha beta", "gamma"]
     assert texts("It cost 1,234,567 in all", max_chars=20, min_chars=0) == ["It cost", "1,234,567 in all"]
-    assert texts("x" * 50, max_chars=20) == ["x" * 13, "x" * 12, "x" * 13, "x" * 12]
+    assert texts("x" * 50, max_chars=20) == ["x" * 12, "x" * 13, "x" * 12, "x" * 13]
 
 
 def test_paragraphs() -> None:

@@ -23,9 +23,21 @@ def test_blank_is_first_and_symbols_are_unique() -> None:
 
 @pytest.mark.parametrize(
     ("symbol", "kind"),
-    [("t", Kind.BASE), ("ɚ", Kind.BASE), ("ǃ", Kind.BASE), ("ʔ", Kind.BASE), ("ː", Kind.MODIFIER)]
-    + [("\u0303", Kind.MODIFIER), ("ʰ", Kind.MODIFIER), ("5", Kind.MODIFIER), ("˥", Kind.MODIFIER)]
-    + [("ˈ", Kind.STRESS), ("ˌ", Kind.STRESS), (",", Kind.PUNCTUATION), ("—", Kind.PUNCTUATION)],
+    [
+        ("t", Kind.BASE),
+        ("ɚ", Kind.BASE),
+        ("ǃ", Kind.BASE),
+        ("ʔ", Kind.BASE),
+        ("ː", Kind.MODIFIER),
+        ("\u0303", Kind.MODIFIER),
+        ("ʰ", Kind.MODIFIER),
+        ("5", Kind.MODIFIER),
+        ("˥", Kind.MODIFIER),
+        ("ˈ", Kind.STRESS),
+        ("ˌ", Kind.STRESS),
+        (",", Kind.PUNCTUATION),
+        ("—", Kind.PUNCTUATION),
+    ],
 )
 def test_kinds(symbol: str, kind: Kind) -> None:
     assert kind_of(symbol) is kind
@@ -40,8 +52,20 @@ def test_encode_leaves_out_spaces_and_decode_inverts_it() -> None:
 
 @pytest.mark.parametrize(
     ("written", "read"),
-    [("ã", "a\u0303"), ("ç", "ç"), ("c\u0327", "ç"), ("g", "ɡ"), ("ʧʦ", "tʃts"), ("你", ""), ("“a”", '"a"')]
-    + [("a。b、c？", "a.b,c?"), ("[a]", "(a)"), ("a-b_c", "abc"), ("ä", "a\u0308"), ("", "")],
+    [
+        ("ã", "a\u0303"),
+        ("ç", "ç"),
+        ("c\u0327", "ç"),
+        ("g", "ɡ"),
+        ("ʧʦ", "tʃts"),
+        ("你", ""),
+        ("“a”", '"a"'),
+        ("a。b、c？", "a.b,c?"),
+        ("[a]", "(a)"),
+        ("a-b_c", "abc"),
+        ("ä", "a\u0308"),
+        ("", ""),
+    ],
 )
 def test_other_ways_to_write_a_symbol(written: str, read: str) -> None:
     assert TABLE.decode(TABLE.encode(written)) == read

@@ -18,12 +18,14 @@ from codec.features.mel import LogMel
 
 
 class Fit(Protocol):
-    def __call__(self, module: LightningModule, batch: Any, steps: int, **settings: Any) -> dict[str, float]: ...
+    def __call__(
+        self, module: LightningModule, batch: Any, steps: int, **settings: Any
+    ) -> dict[str, float]: ...
 
 
 @pytest.fixture
 def fit(tmp_path: Path) -> Fit:
-    """``fit(module, batch, steps)`` trains on the same batch again and again, validates on it, and returns the metrics."""
+    """``fit(module, batch, steps)`` trains on the same batch so many times, validates on it, returns the metrics."""
 
     def run(module: LightningModule, batch: Any, steps: int, **settings: Any) -> dict[str, float]:
         trainer = Trainer(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -22,7 +23,7 @@ def test_linear_rise_then_half_a_cosine_to_the_floor() -> None:
     assert rates[9] == pytest.approx(2 * (0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi / 4))))
     assert rates[14] == pytest.approx(2 * 0.55)  # half way
     assert rates[24:] == pytest.approx([0.2] * 16)
-    assert all(a >= b for a, b in zip(rates[4:], rates[5:], strict=False))
+    assert all(a >= b for a, b in itertools.pairwise(rates[4:]))
 
 
 def test_without_warm_up_it_starts_at_the_peak() -> None:

@@ -45,6 +45,7 @@ FORMAT = 1  # of the folder; part of its fingerprint
 DEV_SHARE = 0.02
 DEV_LEAST = 4
 PHONEMIZE_BATCH = 256
+CHUNK = 8  # utterances handed to a process at a time
 
 
 class Prepared(NamedTuple):
@@ -257,9 +258,10 @@ def _map(call: Callable[[Row], T], rows: Sequence[Row], jobs: int) -> Iterator[T
     if jobs <= 1:
         yield from map(call, rows)
         return
+    jobs = min(jobs, -(-len(rows) // CHUNK))  # a process takes seconds to start
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_one_thread) as pool:
         try:
-            yield from pool.map(call, rows, chunksize=8)
+            yield from pool.map(call, rows, chunksize=CHUNK)
         finally:
             pool.shutdown(cancel_futures=True)
 

@@ -89,9 +89,14 @@ class _Row:
     empty: int = 0  # groups without tokens just before it
     done: bool = False
 
-    def says_nothing(self) -> bool:
-        """Whether the last group has come and not one token was written."""
-        return not self.history and self.group + 1 == len(self.groups)
+    def may_stay(self, bounds: Bounds) -> bool:
+        """Whether the group may have one more token."""
+        return self.written < bounds.of(self.groups[self.group])
+
+    def may_go(self, bounds: Bounds) -> bool:
+        """Whether the group may end here: not the third without a token, and not the last of a silent text."""
+        silent = not self.history and self.group + 1 == len(self.groups)
+        return self.written > 0 or (self.empty < bounds.most_empty and not silent)
 
 
 class SpeechLM(nn.Module):
@@ -196,30 +201,27 @@ class SpeechLM(nn.Module):
         waiting = [i for i, row in enumerate(rows) if not row.done and not row.queue]
         if not waiting:
             return []
-        first = self.layout.first_code
+        first, window = self.layout.first_code, sampling.window
         logits = logits[waiting]
-        onward = logits[:, :first].logsumexp(-1, keepdim=True)
-        choices = torch.cat([logits[:, first:], onward], dim=-1)
-        for i, n in enumerate(waiting):
-            row = rows[n]
-            if row.written >= bounds.of(row.groups[row.group]):
-                choices[i, :-1] = -torch.inf
-            elif row.written == 0 and (row.empty >= bounds.most_empty or row.says_nothing()):
-                choices[i, -1] = -torch.inf
-        window = sampling.window
-        history = torch.tensor([[*[-1] * window, *rows[n].history][-window:] for n in waiting], device=logits.device)
-        uniform = torch.stack([torch.rand(2, generator=rows[n].generator, dtype=torch.float64) for n in waiting])
-        drawn = draw(choices, sampling, history, uniform.to(logits.device)).tolist()
+        speech = logits[:, first:]
+        # Whether to go on is drawn by itself and as the model has it. Drawn among the tokens it would win too often:
+        # it is one choice, they are many, and top-k and nucleus cut the many short.
+        onward = torch.sigmoid(logits[:, :first].logsumexp(-1) - speech.logsumexp(-1))
+        uniform = torch.stack([torch.rand(3, generator=rows[n].generator, dtype=torch.float64) for n in waiting])
+        last = [[*[-1] * window, *rows[n].history][len(rows[n].history) :] for n in waiting]
+        history = torch.tensor(last, device=logits.device).view(len(waiting), window)
+        tokens = draw(speech, sampling, history, uniform[:, 1:].to(logits.device)).tolist()
+        threshold = uniform[:, 0].tolist() if sampling.temperature > 0 else [0.5] * len(waiting)
         out = []
-        for n, choice in zip(waiting, drawn, strict=True):
+        for n, share, u, token in zip(waiting, onward.tolist(), threshold, tokens, strict=True):
             row = rows[n]
-            if choice == self.layout.codes:
-                self._go_on(row)
-            else:
-                row.queue.append(first + choice)
-                row.history.append(choice)
-                out.append(Written(n, choice, row.group))
+            if row.may_stay(bounds) and (share <= u or not row.may_go(bounds)):
+                row.queue.append(first + token)
+                row.history.append(token)
+                out.append(Written(n, token, row.group))
                 row.written += 1
+            else:
+                self._go_on(row)
         return out
 
     def _go_on(self, row: _Row) -> None:

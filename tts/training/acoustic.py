@@ -49,7 +49,9 @@ class AcousticModule(StageModule):
         self.acoustic.std.copy_(std)
 
     def _loss(self, batch: AcousticBatch, chunk: int) -> Tensor:
-        return self.acoustic.loss(batch.frames, batch.tokens, batch.prompt_lens, batch.lens, chunk=chunk or None)
+        return self.acoustic.loss(
+            batch.frames, batch.tokens, batch.prompt_lens, batch.lens, chunk=chunk or None
+        )
 
     def training_step(self, batch: AcousticBatch, batch_idx: int) -> Tensor:
         chunk = self.chunks[int(torch.randint(len(self.chunks), ()))]
@@ -71,13 +73,18 @@ class AcousticModule(StageModule):
             if len(items) == 3 * CASES or not 0 < start < end:
                 continue
             true, tokens = batch.frames[i, : end * per], batch.tokens[i, :end]
-            noise = torch.randn((end - start) * per, true.shape[1], generator=torch.Generator().manual_seed(i))
+            noise = torch.randn(
+                (end - start) * per, true.shape[1], generator=torch.Generator().manual_seed(i)
+            )
             given = (true[: start * per], tokens[:start])
             made = self.acoustic.decode([given], [tokens[start:]], [noise.to(true.device)], steps=10)[0]
             rows = {"recording": true, "prompt, then made from its tokens": torch.cat([given[0], made])}
             items.append(compare_frames(f"frames{i}", rows, spec.frames, mark=start / spec.rate))
             if spec.frames.kind == "mel":
-                for name, frames in (("recording", true), ("made", rows["prompt, then made from its tokens"])):
+                for name, frames in (
+                    ("recording", true),
+                    ("made", rows["prompt, then made from its tokens"]),
+                ):
                     wav = griffin_lim(frames, spec.frames)
                     items.append(Sound(f"{name}{i}_rough", wav, spec.frames.sample_rate))
         return items

@@ -6,7 +6,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from codec.spec import TokenSpec
 from tts.data.batches import LMBatch
 from tts.lm.layout import Layout
 from tts.lm.model import Aligned, Bounds, Request, SpeechLM
@@ -27,7 +26,13 @@ class LMModule(StageModule):
     part = "lm"
 
     def __init__(
-        self, lm: SpeechLM, *, lr: float = 1e-3, warmup: int = 200, total: int = 10_000, weight_decay: float = 0.05
+        self,
+        lm: SpeechLM,
+        *,
+        lr: float = 1e-3,
+        warmup: int = 200,
+        total: int = 10_000,
+        weight_decay: float = 0.05,
     ) -> None:
         super().__init__(lr=lr, warmup=warmup, total=total)
         self.lm, self.weight_decay = lm, weight_decay
@@ -49,11 +54,13 @@ class LMModule(StageModule):
 
     def show(self, batch: LMBatch) -> list[Item]:
         """What the model writes for some utterances, given their first halves, beside what was really said."""
-        layout, rate = self.lm.layout, TokenSpec().rate
+        layout = self.lm.layout
         said = [aligned(layout, row) for row in batch.ids.tolist()]
         cases = sorted((one for one in said if len(one.groups) > 1), key=lambda one: len(one.tokens))[:CASES]
         halves = [len(one.groups) // 2 for one in cases]
-        requests = [Request(one.groups[n:], head(one, n), seed=0) for one, n in zip(cases, halves, strict=True)]
+        requests = [
+            Request(one.groups[n:], head(one, n), seed=0) for one, n in zip(cases, halves, strict=True)
+        ]
         if not requests:
             return []
         written = self.lm.generate(requests, bounds=Bounds(pauses=PAUSES))
@@ -63,10 +70,7 @@ class LMModule(StageModule):
         }
         items: list[Item] = [token_use("tokens", tokens, layout.codes)]
         for i, (one, mine, half) in enumerate(zip(cases, written, halves, strict=True)):
-            rows = {
-                "true": [n / rate for n in one.durations],
-                "sampled": [n / rate for n in (*one.durations[:half], *mine.durations)],
-            }
+            rows = {"true": one.durations, "sampled": [*one.durations[:half], *mine.durations]}
             names = [DEFAULT_SYMBOLS.decode(group) for group in one.groups]
             items.append(duration_bars(f"durations{i}", rows, names, first=half))
         return items
@@ -81,7 +85,7 @@ def aligned(layout: Layout, ids: Sequence[int]) -> Aligned:
     for i in ids[text_end + 1 :]:
         if i >= layout.first_code:
             # a group is said once the one after it is announced, the last one once TEXT_END is
-            group = of_symbol[announced - 1] - 1 if announced <= len(of_symbol) else len(groups) - 1
+            group = max(0, of_symbol[announced - 1] - 1) if announced <= len(of_symbol) else len(groups) - 1
             tokens.append(i - layout.first_code)
             durations[group] += 1
         elif i in (layout.eos, 0):

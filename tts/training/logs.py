@@ -157,7 +157,9 @@ class Wandb(WandbLogger):
         import wandb
 
         media = {
-            f"media/{item.name}": wandb.Image(str(path)) if isinstance(item, Picture) else wandb.Audio(str(path))
+            f"media/{item.name}": wandb.Image(str(path))
+            if isinstance(item, Picture)
+            else wandb.Audio(str(path))
             for item, path in files
         }
         self.log_metrics(media, step)  # type: ignore[arg-type]

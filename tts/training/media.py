@@ -65,7 +65,12 @@ class Media(Callback):
         self._batch: Any = None
 
     def on_validation_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
         if batch_idx == 0 and trainer.state.fn == "fit" and not trainer.sanity_checking:
             self._batch = batch
@@ -120,7 +125,9 @@ def write(item: Item, folder: Path) -> Path:
 # ------------------------------------------------------------------------------------------------------ pictures
 
 
-def frames_image(ax: Axes, frames: Tensor, spec: FrameSpec, *, limits: tuple[float, float] | None = None) -> None:
+def frames_image(
+    ax: Axes, frames: Tensor, spec: FrameSpec, *, limits: tuple[float, float] | None = None
+) -> None:
     """Frames over seconds; mel channels labelled with their frequencies in Hz."""
     values = frames.detach().float().cpu().numpy()
     low, high = limits or (float(values.min()), float(values.max()))
@@ -152,7 +159,9 @@ def channel(hz: float, spec: FrameSpec) -> float:
     return mel(hz) / mel(spec.sample_rate / 2) * (spec.dim + 1) - 1
 
 
-def compare_frames(name: str, rows: Mapping[str, Tensor], spec: FrameSpec, *, mark: float | None = None) -> Picture:
+def compare_frames(
+    name: str, rows: Mapping[str, Tensor], spec: FrameSpec, *, mark: float | None = None
+) -> Picture:
     """Several (T, D) one below the other, in the colours of the first; `mark` is a moment in seconds."""
 
     def draw(figure: Figure) -> None:
@@ -178,7 +187,9 @@ def aligned_frames(
         frames_image(ax, frames, spec)
         ax.vlines(list(starts), -0.5, spec.dim - 0.5, color="white", linewidth=0.5)
         for start, label in zip(starts, labels, strict=True):
-            ax.text(start, spec.dim - 0.5, f" {label}", color="white", fontsize="small", va="top", clip_on=True)
+            ax.text(
+                start, spec.dim - 0.5, f" {label}", color="white", fontsize="small", va="top", clip_on=True
+            )
 
     return Picture(name, draw)
 
@@ -188,8 +199,8 @@ def token_use(name: str, tokens: Mapping[str, Tensor], codes: int) -> Picture:
     shares = {}
     for title, ids in tokens.items():
         counts = torch.bincount(ids.detach().cpu().flatten(), minlength=codes).numpy()
-        shares[f"{title}: {int((counts > 0).sum())} of {codes} codes in {counts.sum()} tokens"] = counts / max(
-            1, counts.sum()
+        shares[f"{title}: {int((counts > 0).sum())} of {codes} codes in {counts.sum()} tokens"] = (
+            counts / max(1, counts.sum())
         )
 
     def draw(figure: Figure) -> None:
@@ -204,19 +215,19 @@ def token_use(name: str, tokens: Mapping[str, Tensor], codes: int) -> Picture:
 
 
 def duration_bars(
-    name: str, rows: Mapping[str, Sequence[float]], labels: Sequence[str], *, first: int = 0
+    name: str, rows: Mapping[str, Sequence[int]], labels: Sequence[str], *, first: int = 0
 ) -> Picture:
-    """Seconds of each phoneme, the rows side by side; before number `first` they were given, not sampled."""
+    """Tokens of each phoneme, the rows side by side; before number `first` they were given, not sampled."""
 
     def draw(figure: Figure) -> None:
         ax = figure.subplots()
         places = np.arange(len(labels))
         width = 0.8 / len(rows)
-        for i, (title, seconds) in enumerate(rows.items()):
-            ax.bar(places + (i - (len(rows) - 1) / 2) * width, list(seconds), width, label=title)
+        for i, (title, durations) in enumerate(rows.items()):
+            ax.bar(places + (i - (len(rows) - 1) / 2) * width, list(durations), width, label=title)
         ax.axvspan(-0.5, first - 0.5, color="gray", alpha=0.2)
         ax.set_xticks(places, list(labels))
-        ax.set_ylabel("seconds")
+        ax.set_ylabel("tokens")
         ax.set_xlabel("phoneme; gray: the prompt")
         ax.legend()
 
@@ -233,7 +244,8 @@ def griffin_lim(frames: Tensor, spec: FrameSpec, *, steps: int = 32) -> Tensor:
     """
     n_fft = 4 * spec.hop
     filters = melscale_fbanks(n_fft // 2 + 1, 0.0, spec.sample_rate / 2, spec.dim, spec.sample_rate)
-    magnitude = (frames.detach().float().cpu().exp() @ torch.linalg.pinv(filters)).clamp(min=0)
     solve = GriffinLim(n_fft, n_iter=steps, hop_length=spec.hop, power=1.0, rand_init=False)
-    wav: Tensor = solve(magnitude.t())
+    with torch.autocast("cpu", enabled=False):
+        magnitude = (frames.detach().float().cpu().exp() @ torch.linalg.pinv(filters)).clamp(min=0)
+        wav: Tensor = solve(magnitude.t())
     return wav / max(1.0, float(wav.abs().max()))

@@ -47,7 +47,10 @@ class StageModule(LightningModule):
         """AdamW with warm-up and cosine; weight decay for matrices, none for norms, biases and other vectors."""
         matrices = [p for p in model.parameters() if p.ndim >= 2]
         vectors = [p for p in model.parameters() if p.ndim < 2]
-        groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+        groups = [
+            {"params": matrices, "weight_decay": weight_decay},
+            {"params": vectors, "weight_decay": 0.0},
+        ]
         optimizer = torch.optim.AdamW(groups, self.lr, betas=betas)
         schedule = warmup_cosine(optimizer, warmup=self.warmup, total=self.total)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
@@ -129,7 +132,9 @@ class Last(Checkpoint):
         self._save(trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        if isinstance(exception, SIGTERMException):  # raised between two steps; others may be in the middle of one
+        if isinstance(
+            exception, SIGTERMException
+        ):  # raised between two steps; others may be in the middle of one
             self._save(trainer)
 
     def _save(self, trainer: Trainer) -> None:

@@ -2,17 +2,18 @@
 
     <out>/prepared/     frames, phonemes, audio of the corpus (`tts.data.prepare`)
     <out>/tokens/       the same cuts with tokens and durations
-    <out>/<stage>/      one training run: checkpoints/{best,last}.ckpt, config.yaml, metrics.csv, pictures
+    <out>/<stage>/      one training run: config.yaml, checkpoints/{best,last}.ckpt, metrics.jsonl, curves.png, media/
     <out>/model/        what `infer.py --model` takes
 
-Started again, it goes on where it was: a stage whose part lies in `model/` is finished, one with a last checkpoint
-is resumed. Which inputs a stage was made from is noted beside it; other inputs are an error, not a silent mix.
+Started again, it goes on where it was: a stage whose part lies in `model/` is finished, one with a checkpoint is
+resumed. What a stage was made from is noted beside it; to go on with other data or another model is an error, not a
+silent mix. A part that somebody else made and put into `model/` counts as finished.
 """
 
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,17 +24,22 @@ from torch import nn
 
 from codec.errors import SpecError, UserError
 from codec.spec import require_same
+from codec.tokenizer.model import Tokenizer
 from tts.checkpoint import build, read_part, write_part
 from tts.data.extract import add_tokens
-from tts.data.prepare import cuts_path, prepare, read_cuts
+from tts.data.prepare import cuts_path, prepare, read_cuts, read_spec
 from tts.text.symbols import DEFAULT_SYMBOLS, SymbolTable
 from tts.training.extract import TokenExtractor
+from tts.training.fit import TOKEN_STAGES, parse_stage
 from tts.training.module import BEST, LAST
 
 log = logging.getLogger(__name__)
 
 STAGES = ("tokenizer", "lm", "acoustic", "vocoder")
-RunStage = Callable[[list[str]], object]
+OURS = ("trainer.default_root_dir", "data.init_args.cuts", "ckpt_path")  # settings that the recipe makes
+
+Train = Callable[[list[str]], object]
+"""Trains one stage, given LightningCLI's arguments without the command."""
 
 
 @dataclass(frozen=True)
@@ -65,72 +71,131 @@ class Recipe:
         """The finished model's folder."""
         return self.out / "model"
 
-    def run(self, run_stage: RunStage) -> Path:
-        """Do all that is not done yet; `run_stage` is `tts.training.cli.run_stage`. Returns the model folder."""
-        symbols, configs = DEFAULT_SYMBOLS, {stage: self.config(stage) for stage in STAGES}
-        check_configs(configs, symbols)
-        features_config = configs["vocoder"]["model"]["init_args"]["features"]
-        prepared, tokens = self.out / "prepared", self.out / "tokens"
-        done = prepare(self.manifest, prepared, build(features_config), skip_bad=self.skip_bad, jobs=self.jobs)
-        for bad in done.bad:
-            log.warning("left out: %s", bad.error)
-        write_part(self.model / "features.safetensors", build(features_config), features_config, symbols)
-        self._train("tokenizer", prepared, symbols, run_stage, configs)
-        self._extract(prepared, tokens, symbols)
-        for stage in ("lm", "acoustic"):
-            self._train(stage, tokens, symbols, run_stage, configs)
-        self._train("vocoder", prepared, symbols, run_stage, configs)
-        return self.model
-
-    def config(self, stage: str) -> dict[str, Any]:
-        """The stage's YAML.
+    def run(self, train: Train) -> Path:
+        """Do all that is not done yet. Returns the model folder.
 
         Raises:
-            UserError: it is missing, or no YAML.
+            UserError: a config, the manifest or what lies in the folder cannot be used. Configs are checked before
+                anything is written, the manifest before anything is trained.
+        """
+        configs = {stage: parse_stage(self.arguments(stage)) for stage in STAGES}
+        check_configs(configs, DEFAULT_SYMBOLS)
+        features = build(configs["vocoder"]["model"]["init_args"]["features"])
+        done = prepare(
+            self.manifest, self._cuts("tokenizer"), features, skip_bad=self.skip_bad, jobs=self.jobs
+        )
+        for bad in done.bad:
+            log.warning("left out: %s", bad.error)
+        for stage in STAGES:
+            if stage in TOKEN_STAGES:
+                self._extract()
+            self._train(stage, configs[stage], train)
+        return self.model
+
+    def arguments(self, stage: str) -> list[str]:
+        """LightningCLI's arguments for a stage.
+
+        Raises:
+            UserError: its config is missing, or a setting is given that is the recipe's to make.
         """
         path = self.configs / f"{stage}.yaml"
         if not path.is_file():
             raise UserError(f"{path}: no such config; a folder of configs holds {', '.join(STAGES)}.yaml")
-        try:
-            config: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
-            config["model"]["init_args"]  # noqa: B018
-            return config
-        except (yaml.YAMLError, KeyError, TypeError) as error:
-            raise UserError(f"{path}: not a stage's config ({' '.join(str(error).split())[:200]})") from error
+        given = [*self.overrides, *((self.stage_overrides or {}).get(stage, ()))]
+        for one in given:
+            if one.removeprefix("--").partition("=")[0] in OURS:
+                raise UserError(f"{one}: cannot be given here, it follows from --out")
+        ours = [
+            f"--data.init_args.cuts={self._cuts(stage)}",
+            f"--trainer.default_root_dir={self.out / stage}",
+        ]
+        return ["--config", str(path), *given, *ours]
 
-    def _train(
-        self, stage: str, cuts: Path, symbols: SymbolTable, run_stage: RunStage, configs: Mapping[str, Any]
-    ) -> None:
-        """Train one stage, unless its part lies in the model folder; go on from its last checkpoint."""
+    def _cuts(self, stage: str) -> Path:
+        """The data that a stage is trained on."""
+        return self.out / ("tokens" if stage in TOKEN_STAGES else "prepared")
+
+    def _train(self, stage: str, config: Mapping[str, Any], train: Train) -> None:
+        """Train one stage, unless its part lies in the model folder; go on from its checkpoint, if there is one."""
         part, folder = self.model / f"{stage}.safetensors", self.out / stage
+        made_from = {"model": config["model"]["init_args"][stage], "data": _mark(self._cuts(stage))}
+        _check_made_from(folder / "made_from.json", made_from, f"remove {folder} and {part} to train it anew")
         if part.is_file():
             log.info("%s: finished already (%s)", stage, part)
             return
-        last = folder / "checkpoints" / f"{LAST}.ckpt"
-        arguments = ["fit", "--config", str(self.configs / f"{stage}.yaml")]
-        arguments += [f"--data.init_args.cuts={cuts}", f"--trainer.default_root_dir={folder}"]
-        arguments += [*self.overrides, *((self.stage_overrides or {}).get(stage, ()))]
-        if last.is_file():
-            log.info("%s: goes on from %s", stage, last)
-            arguments += [f"--ckpt_path={last}"]
-        run_stage(arguments)
-        export(folder, part, symbols)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "made_from.json").write_text(json.dumps(made_from, indent=1))
+        checkpoints = [folder / "checkpoints" / f"{name}.ckpt" for name in (LAST, BEST)]
+        last = next((path for path in checkpoints if path.is_file()), None)
+        log.info("%s: %s", stage, f"goes on from {last}" if last else f"training in {folder}")
+        train([*self.arguments(stage), *([f"--ckpt_path={last}"] if last else [])])
+        export(folder, part, DEFAULT_SYMBOLS)
 
-    def _extract(self, prepared: Path, out: Path, symbols: SymbolTable) -> None:
+    def _extract(self) -> None:
         """Add tokens to all cuts with the finished tokenizer, unless that is done."""
-        part = self.model / "tokenizer.safetensors"
-        mark = hashlib.sha256(part.read_bytes()).hexdigest()
-        note = out / "extracted.json"
-        if note.is_file() and json.loads(note.read_text())["tokenizer"] == mark:
-            log.info("tokens: extracted already (%s)", out)
+        part, out, prepared = self.model / "tokenizer.safetensors", self._cuts("lm"), self._cuts("tokenizer")
+        note = out / "made_from.json"
+        made_from = {"tokenizer": hashlib.sha256(part.read_bytes()).hexdigest(), "prepared": _mark(prepared)}
+        if note.is_file() and json.loads(note.read_text()) == made_from:
             return
-        tokenizer, _ = read_part(part)
-        extractor = TokenExtractor(tokenizer, self.device)  # type: ignore[arg-type]
-        for split in ("train", "dev"):
-            path = cuts_path(prepared, split)
-            if path.is_file():
-                add_tokens(read_cuts(path), extractor, cuts_path(out, split), symbols=symbols)
-        note.write_text(json.dumps({"tokenizer": mark}))
+        extract(part, prepared, out, device=self.device)
+        note.write_text(json.dumps(made_from, indent=1))
+
+
+def extract(part: Path, prepared: Path, out: Path, *, device: str = "cpu") -> None:
+    """Add tokens and durations to prepared cuts.
+
+    Args:
+        part: the tokenizer's file.
+        prepared: folder of `tts.data.prepare`.
+        out: folder to write the cuts to; their frames and audio stay where they are.
+        device: that the tokenizer runs on.
+
+    Raises:
+        UserError: no tokenizer, no prepared data, or no utterance that can be aligned.
+        SpecError: the tokenizer reads other frames.
+    """
+    tokenizer, note = read_part(part)
+    if not isinstance(tokenizer, Tokenizer):
+        raise UserError(f"{part}: holds a {type(tokenizer).__name__}, not a tokenizer")
+    require_same(read_spec(prepared), tokenizer.spec.frames, a_name=str(prepared), b_name=str(part))
+    extractor = TokenExtractor(tokenizer, device)
+    for split in ("train", "dev"):
+        if cuts_path(prepared, split).is_file():
+            cuts = read_cuts(cuts_path(prepared, split))
+            add_tokens(cuts, extractor, cuts_path(out, split), symbols=SymbolTable.from_list(note["symbols"]))
+        else:
+            cuts_path(out, split).unlink(missing_ok=True)
+
+
+def _mark(cuts: Path) -> Any:
+    """What a folder of cuts was made from."""
+    prepared, tokens = cuts / "prepared.json", cuts / "made_from.json"
+    return (
+        json.loads(tokens.read_text())
+        if tokens.is_file()
+        else json.loads(prepared.read_text())["fingerprint"]
+    )
+
+
+def _check_made_from(note: Path, now: Mapping[str, Any], way_out: str) -> None:
+    """Raise `UserError` where something was made from other inputs than it would be now."""
+    if not note.is_file():
+        return
+    then = dict(_leaves(json.loads(note.read_text())))
+    for key, value in _leaves(json.loads(json.dumps(now))):
+        if then.get(key) != value:
+            what = "other data" if key.startswith("data") else f"{key} {then.get(key)!r}, now {value!r}"
+            raise UserError(f"{note.parent} was made from {what}; {way_out}, or choose another --out")
+
+
+def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """(dotted name, value) of everything in nested dictionaries."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _leaves(inner, f"{name}.{key}" if name else key)
+    else:
+        yield name, value
 
 
 def check_configs(configs: Mapping[str, Any], symbols: SymbolTable) -> None:
@@ -155,11 +220,17 @@ def check_configs(configs: Mapping[str, Any], symbols: SymbolTable) -> None:
             f"against {tokenizer.symbols} and {tokenizer.spec.codes}"
         )
     if tokenizer.symbols != len(symbols):
-        raise SpecError(f"tokenizer.yaml has {tokenizer.symbols} symbols, the phoneme table has {len(symbols)}")
+        raise SpecError(
+            f"tokenizer.yaml has {tokenizer.symbols} symbols, the phoneme table has {len(symbols)}"
+        )
 
 
-def export(run: Path, part: Path, symbols: SymbolTable, *, checkpoint: str = BEST, storage: str = "float32") -> None:
+def export(
+    run: Path, part: Path, symbols: SymbolTable, *, checkpoint: str = BEST, storage: str = "float32"
+) -> None:
     """Take the bare model out of a training run: its best checkpoint, or the last where none was validated.
+
+    The vocoder's run knows the frames, so features.safetensors is written beside it.
 
     Args:
         run: the run's folder, with config.yaml and checkpoints/.
@@ -171,13 +242,28 @@ def export(run: Path, part: Path, symbols: SymbolTable, *, checkpoint: str = BES
     Raises:
         UserError: the run has no checkpoint or no config.
     """
-    name = part.stem
-    found = [run / "checkpoints" / f"{one}.ckpt" for one in (checkpoint, LAST)]
+    found = [run / "checkpoints" / f"{name}.ckpt" for name in (checkpoint, LAST)]
     path = next((one for one in found if one.is_file()), None)
     if path is None or not (run / "config.yaml").is_file():
-        raise UserError(f"{run}: no finished training run (no checkpoint or no config.yaml in it)")
-    config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))["model"]["init_args"][name]
+        raise UserError(f"{run}: no training run (no checkpoint or no config.yaml in it)")
+    settings = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))["model"]["init_args"]
+    if part.stem not in settings:
+        raise UserError(f"{run}: the run of another stage, it trained no {part.stem}")
     state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
-    module: nn.Module = build(config)
-    module.load_state_dict({k.removeprefix(f"{name}."): v for k, v in state.items() if k.startswith(f"{name}.")})
-    write_part(part, module, config, symbols, storage=storage)
+    for name in (part.stem, *(["features"] if "features" in settings else [])):
+        module: nn.Module = build(settings[name])
+        tensors = {k.removeprefix(f"{name}."): v for k, v in state.items() if k.startswith(f"{name}.")}
+        try:
+            module.load_state_dict(tensors)
+        except RuntimeError as error:
+            difference = " ".join(str(error).partition(":")[2].split())[:200]
+            raise UserError(
+                f"{run}: config.yaml and {path.name} do not belong together: {difference}"
+            ) from error
+        write_part(
+            part.with_stem(name),
+            module,
+            settings[name],
+            symbols,
+            storage=storage if name == part.stem else "float32",
+        )

@@ -111,7 +111,9 @@ class TokenizerModule(StageModule):
         speakers = torch.stack([speaker for _, speaker in self._seen])
         with torch.inference_mode(False), torch.enable_grad():
             probe = speaker_probe([row for row, _ in self._seen], speakers, self.tokenizer.spec.codes)
-        self.log_dict({"val/speaker_probe": probe.accuracy, "val/speaker_chance": probe.chance}, sync_dist=True)
+        self.log_dict(
+            {"val/speaker_probe": probe.accuracy, "val/speaker_chance": probe.chance}, sync_dist=True
+        )
 
     def show(self, batch: TokenizerBatch) -> list[Item]:
         """The use of the codes, and where the tokens say that each phoneme starts."""

@@ -8,9 +8,12 @@ from vocos.discriminators import MultiPeriodDiscriminator, MultiResolutionDiscri
 from vocos.loss import DiscriminatorLoss, FeatureMatchingLoss, GeneratorLoss, MelSpecReconstructionLoss
 
 from tts.data.batches import VocoderBatch
+from tts.training.data import SpeechData
 from tts.training.media import CASES, Item, Sound, compare_frames
 from tts.training.module import StageModule
 from tts.training.schedules import warmup_cosine
+
+SECONDS = 6.0  # of a recording, to listen to
 
 
 class VocoderModule(StageModule):
@@ -42,7 +45,14 @@ class VocoderModule(StageModule):
         periods: tuple[int, ...] = (2, 3, 5, 7, 11),
         fft_sizes: tuple[int, ...] = (2048, 1024, 512),
         adversarial_from: int = 0,
-        mel_scales: tuple[tuple[int, int], ...] = ((64, 10), (128, 20), (256, 40), (512, 80), (1024, 100), (2048, 160)),
+        mel_scales: tuple[tuple[int, int], ...] = (
+            (64, 10),
+            (128, 20),
+            (256, 40),
+            (512, 80),
+            (1024, 100),
+            (2048, 160),
+        ),
         mel_weight: float = 15.0,
         feature_weight: float = 1.0,
         lr: float = 5e-4,
@@ -53,7 +63,9 @@ class VocoderModule(StageModule):
         self.automatic_optimization = False
         self.vocoder, self.features = vocoder, features
         rate = features.spec.sample_rate
-        self.mel_losses = nn.ModuleList(MelSpecReconstructionLoss(rate, n, n // 4, bands) for n, bands in mel_scales)
+        self.mel_losses = nn.ModuleList(
+            MelSpecReconstructionLoss(rate, n, n // 4, bands) for n, bands in mel_scales
+        )
         self.discriminators = nn.ModuleList()
         if adversarial_from >= 0 and periods:
             self.discriminators.append(MultiPeriodDiscriminator(tuple(periods)))
@@ -64,11 +76,15 @@ class VocoderModule(StageModule):
         self.gan_d, self.gan_g, self.matching = DiscriminatorLoss(), GeneratorLoss(), FeatureMatchingLoss()
 
     def configure_optimizers(self) -> Any:
-        sets = [self.vocoder.parameters()]
+        sets, totals = [self.vocoder.parameters()], [self.total]
         if len(self.discriminators):
             sets.append(self.discriminators.parameters())
+            totals.append(max(1, self.total - self.adversarial_from))
         optimizers = [torch.optim.AdamW(p, self.lr, betas=(0.8, 0.9), weight_decay=0.01) for p in sets]
-        return optimizers, [warmup_cosine(o, warmup=self.warmup, total=self.total) for o in optimizers]
+        schedules = [
+            warmup_cosine(o, warmup=self.warmup, total=total) for o, total in zip(optimizers, totals, strict=True)
+        ]
+        return optimizers, schedules
 
     def generate(self, wav: Tensor) -> tuple[Tensor, Tensor]:
         """(B, samples) -> the copy made from its frames, and the recording cut to the same length."""
@@ -87,7 +103,9 @@ class VocoderModule(StageModule):
         adversarial = len(self.discriminators) > 0 and self.vocoder_step >= self.adversarial_from
         fake, real = self.generate(batch.wav)
         if adversarial:
-            loss = torch.stack([self.discriminator_loss(d, real, fake.detach()) for d in self.discriminators]).sum()
+            loss = torch.stack(
+                [self.discriminator_loss(d, real, fake.detach()) for d in self.discriminators]
+            ).sum()
             self._update(optimizers[1], loss, self.discriminators)
             self.log("train/discriminator", loss)
         mel = self.mel_distance(fake, real)
@@ -97,7 +115,8 @@ class VocoderModule(StageModule):
             loss = loss + torch.stack([self.generator_loss(d, real, fake) for d in self.discriminators]).sum()
         self._update(optimizers[0], loss, self.vocoder)
         self.discriminators.requires_grad_(True)
-        for schedule in self._schedules():
+        # that of the adversaries begins when they do
+        for schedule in self._schedules()[: 1 + adversarial]:
             schedule.step()
         self.log("train/mel", mel, prog_bar=True)
         self.log("train/loss", loss)
@@ -108,7 +127,7 @@ class VocoderModule(StageModule):
         return int(self._schedules()[0].last_epoch)
 
     def _schedules(self) -> list[Any]:
-        """The schedules as a list, which Lightning gives only where there are several."""
+        """One per optimizer: Lightning gives a single one bare."""
         schedules = self.lr_schedulers()
         return schedules if isinstance(schedules, list) else [schedules]
 
@@ -129,17 +148,32 @@ class VocoderModule(StageModule):
         _, on_fake, features_real, features_fake = discriminator(real, fake)
         loss, parts = self.gan_g([x.float() for x in on_fake])
         features_real = [[f.detach() for f in layer] for layer in features_real]
-        return (loss.squeeze() + self.feature_weight * self.matching(features_real, features_fake).squeeze()) / len(parts)
+        return (
+            loss.squeeze() + self.feature_weight * self.matching(features_real, features_fake).squeeze()
+        ) / len(parts)
 
     def validation_step(self, batch: VocoderBatch, batch_idx: int) -> None:
         fake, real = self.generate(batch.wav)
         self.log("val/mel", self.mel_distance(fake, real), prog_bar=True, batch_size=len(real))
 
     def show(self, batch: VocoderBatch) -> list[Item]:
-        """Recordings and their copies: whole ones of the validation data, the batch's crops where there are none."""
+        """Recordings and the copies made of them, to see and to hear."""
         spec = self.features.spec
-        cuts = getattr(getattr(self.trainer, "datamodule", None), "dev_dataset", None)
         items: list[Item] = []
-        for i in range(CASES):
-            ...
+        for i, wav in enumerate(self._recordings(batch)):
+            fake, real = self.generate(wav[None])
+            rows = {"recording": self.features(real)[0], "copy": self.features(fake)[0]}
+            items += [
+                compare_frames(f"frames{i}", rows, spec),
+                Sound(f"recording{i}", real[0], spec.sample_rate),
+                Sound(f"copy{i}", fake[0], spec.sample_rate),
+            ]
         return items
+
+    def _recordings(self, batch: VocoderBatch) -> list[Tensor]:
+        """The beginnings of some validation recordings: the batch's crops are too short to listen to."""
+        if not isinstance(getattr(self.trainer, "datamodule", None), SpeechData):
+            return list(batch.wav[:CASES])
+        samples = round(SECONDS * self.features.spec.sample_rate)
+        cuts = self.trainer.datamodule.dev_dataset.cuts[:CASES]
+        return [torch.from_numpy(cut.load_audio()[0, :samples]).to(batch.wav) for cut in cuts]

@@ -16,7 +16,8 @@ from codec.features.encodec import ENCODEC, EncodecLatents
 @pytest.fixture
 def reference() -> EncodecModel:
     """A random EnCodec; the fixture `_same_numbers_every_run` seeded it."""
-    return EncodecModel.encodec_model_24khz(pretrained=False)
+    model: EncodecModel = EncodecModel.encodec_model_24khz(pretrained=False)
+    return model
 
 
 @pytest.mark.parametrize("ending", ["safetensors", "th"])

@@ -12,7 +12,7 @@ from transformers.models.llama.modeling_llama import LlamaMLP, LlamaRotaryEmbedd
 
 from codec.nn.attention import Attention, KVCache, SwiGLU, rope, rotate
 
-# ------------------------------------------------------------------------------------------------------ cache
+# ----------------------------------------------------------------------------------------------------- cache
 
 
 def test_cache_returns_all_that_was_appended_while_it_grows() -> None:
@@ -54,21 +54,23 @@ def test_cache_copy_repeats_one_row_to_a_batch() -> None:
     assert k[:, 0, :, 0].tolist() == [[1, 1, 1, i] for i in range(5)]
 
 
-# ------------------------------------------------------------------------------------------------------ rotary
+# ----------------------------------------------------------------------------------------------------- rotary
 
 
 @pytest.mark.parametrize("theta", [10_000.0, 500.0])
 def test_rotary_positions_equal_transformers(theta: float) -> None:
-    config = LlamaConfig(hidden_size=64, num_attention_heads=4, rope_theta=theta, max_position_embeddings=4096)
+    config = LlamaConfig(
+        hidden_size=64, num_attention_heads=4, rope_theta=theta, max_position_embeddings=4096
+    )
     q, k = torch.randn(2, 4, 7, 16), torch.randn(2, 4, 7, 16)
     positions = torch.tensor([[0, 1, 2, 3, 50, 800, 2001], [5, 6, 7, 8, 9, 10, 11]])
     their_cos, their_sin = LlamaRotaryEmbedding(config)(q, positions)
 
     cos, sin = rope(positions[:, None], 16, theta)
 
-    close = {"atol": 2e-4, "rtol": 0.0}  # radians that a float32 frequency is off after 2000 positions
-    torch.testing.assert_close(cos[:, 0], their_cos, **close)
-    torch.testing.assert_close(sin[:, 0], their_sin, **close)
+    # a float32 frequency is off by so many radians after 2000 positions
+    torch.testing.assert_close(cos[:, 0], their_cos, atol=2e-4, rtol=0)
+    torch.testing.assert_close(sin[:, 0], their_sin, atol=2e-4, rtol=0)
     their_q, their_k = apply_rotary_pos_emb(q, k, cos[:, 0], sin[:, 0])
     torch.testing.assert_close(rotate(q, cos, sin), their_q)
     torch.testing.assert_close(rotate(k, cos, sin), their_k)
@@ -86,7 +88,7 @@ def test_rotation_keeps_lengths_and_depends_on_distance_only() -> None:
     assert score(3, 0) != pytest.approx(score(4, 0), abs=1e-3)
 
 
-# --------------------------------------------------------------------------------------------------- attention
+# -------------------------------------------------------------------------------------------------- attention
 
 
 def by_hand(layer: Attention, x: Tensor, mask: Tensor | None) -> Tensor:

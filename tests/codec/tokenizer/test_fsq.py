@@ -116,7 +116,7 @@ def test_fsq_diversity_loss_is_the_entropy_missing_from_the_soft_assignment() ->
 def test_fsq_noise_blurs_within_one_level_in_training_only() -> None:
     fsq = plain_fsq(noise=1.0)
     hidden = torch.randn(1, 500, 3)
-    quiet, codes, _ = fsq(hidden)
+    quiet, _, _ = fsq(hidden)
     assert torch.equal(quiet, fsq(hidden)[0])
 
     fsq.train()
@@ -136,7 +136,7 @@ def test_fsq_refuses_levels_it_cannot_round_to(levels: tuple[int, ...]) -> None:
         FSQ(8, levels)
 
 
-# ------------------------------------------------------------------------------------------------------ EMA-VQ
+# ----------------------------------------------------------------------------------------------------- EMA-VQ
 
 
 def plain_vq(codes: int = 6, **settings: float) -> EMAVQ:
@@ -180,7 +180,7 @@ def test_vq_converges_to_the_clusters_of_the_data() -> None:
     vq.total.copy_(vq.book)
     centres = 5 * vq.book.clone()
     for _ in range(30):
-        vq((centres[torch.randint(4, (1, 200))] + 0.1 * torch.randn(1, 200, 2)))
+        vq(centres[torch.randint(4, (1, 200))] + 0.1 * torch.randn(1, 200, 2))
     torch.testing.assert_close(vq.book, centres, atol=0.1, rtol=0)
 
 

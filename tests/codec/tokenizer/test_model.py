@@ -39,7 +39,7 @@ def some_frames(*lens: int, dim: int = 100) -> tuple[Tensor, Tensor]:
     return frames, torch.tensor(lens)
 
 
-# --------------------------------------------------------------------------------------------------------- CTC
+# -------------------------------------------------------------------------------------------------------- CTC
 
 
 def collapse(path: tuple[int, ...]) -> list[int]:
@@ -79,7 +79,7 @@ def test_best_path_merges_repeats_then_drops_blanks_within_each_rows_length() ->
     assert best_path(log_probs, torch.tensor([8, 6, 0])) == [[1, 1, 2, 3], [2, 3], []]
 
 
-# -------------------------------------------------------------------------------------------------- one grid
+# ------------------------------------------------------------------------------------------------- one grid
 
 
 def test_spec_follows_from_strides_and_quantizer() -> None:
@@ -167,7 +167,7 @@ def test_durations_go_from_start_to_start_and_sum_to_all_tokens() -> None:
     assert [sum(durations[:i]) for i in range(1, 5)] == starts[1:].floor().tolist()
 
 
-# -------------------------------------------------------------------------------------------------- envelope
+# ------------------------------------------------------------------------------------------------- envelope
 
 
 def test_envelope_target_by_hand() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -27,12 +28,14 @@ def released(dim: int = 512, intermediate_dim: int = 1536, num_layers: int = 8) 
 
 
 def test_released_weights_fit_by_default() -> None:
-    theirs = {k: v.shape for k, v in released().state_dict().items() if not k.startswith("feature_extractor.")}
+    theirs = {
+        k: v.shape for k, v in released().state_dict().items() if not k.startswith("feature_extractor.")
+    }
     assert {k: v.shape for k, v in VocosVocoder().state_dict().items()} == theirs
 
 
 @torch.no_grad()
-def test_released_weights_give_the_same_waveform(tmp_path: Path, make_speech) -> None:
+def test_released_weights_give_the_same_waveform(tmp_path: Path, make_speech: Any) -> None:
     theirs = released(64, 96, 2)
     path = tmp_path / "vocos.safetensors"
     save_file(theirs.state_dict(), path)
