@@ -32,11 +32,12 @@ SMALL = [
     ),
     "--vocoder.model.init_args.adversarial_from=1",
     "--data.init_args.num_workers=0",
+    "--data.init_args.num_buckets=2",
+    "--trainer.check_val_every_n_epoch=2",
     "--trainer.accelerator=cpu",
     "--trainer.logger=false",
     "--trainer.log_every_n_steps=1",
     "--trainer.enable_progress_bar=false",
-    "--trainer.check_val_every_n_epoch=2",
 ]
 
 
@@ -73,7 +74,9 @@ def test_a_corpus_becomes_a_model_that_speaks(
         names = {path.name for path in (out / stage).iterdir()}
         assert {"config.yaml", "checkpoints", "metrics.jsonl", "curves.png", "media"} <= names
         assert {path.name for path in (out / stage / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
-        assert steps(out / stage) == ([0, 1, 2] if stage != "vocoder" else [0, 1])  # two optimizers count twice
+        assert steps(out / stage) == (
+            [0, 1, 2] if stage != "vocoder" else [0, 1]
+        )  # two optimizers count twice
 
     # again: all is there, nothing is trained
     before = state(model)
@@ -95,7 +98,10 @@ def test_a_corpus_becomes_a_model_that_speaks(
     row = json.loads(manifest.read_text().splitlines()[0])
     capsys.readouterr()
     arguments = ["--voice", str(manifest.parent / row["audio"]), "--voice-text", row["text"], "--steps", "4"]
-    assert infer.main(["--model", str(model), "--text", "A lone seal sang.", "--out", "said.wav", *arguments]) == 0
+    assert (
+        infer.main(["--model", str(model), "--text", "A lone seal sang.", "--out", "said.wav", *arguments])
+        == 0
+    )
     wav, rate = soundfile.read("said.wav")
     assert rate == 24_000 and 0.3 < len(wav) / rate < 20 and abs(wav).max() > 0
     assert "said.wav" in capsys.readouterr().out

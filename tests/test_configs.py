@@ -24,7 +24,7 @@ FILES = sorted(CONFIGS.glob("*/*.yaml"))
 SIZES = {
     "tiny": {"tokenizer": (5, 6), "lm": (12, 16), "acoustic": (9, 12), "vocoder": (4, 6)},
     "base": {"tokenizer": (95, 110), "lm": (450, 550), "acoustic": (280, 330), "vocoder": (13, 14)},
-    "encodec": {"tokenizer": (5, 6), "acoustic": (9, 12), "vocoder": (7, 8)},
+    "encodec": {"tokenizer": (5, 6), "lm": (12, 16), "acoustic": (9, 12), "vocoder": (7, 8)},
 }
 
 
@@ -122,8 +122,6 @@ def test_data_is_what_the_model_takes(path: Path) -> None:
 @pytest.mark.parametrize("size", SIZES)
 def test_stages_fit_each_other(size: str) -> None:
     files = {name: CONFIGS / size / f"{name}.yaml" for name in STAGES}
-    if size == "encodec":
-        files["lm"] = CONFIGS / "tiny" / "lm.yaml"  # it sees tokens only
     check_configs({name: read(path) for name, path in files.items()}, DEFAULT_SYMBOLS)
     assert stage(files["vocoder"]).model.features.spec == stage(files["tokenizer"]).part.spec.frames
 

@@ -1,7 +1,7 @@
 """EnCodec frames: the output of EnCodec's encoder before its quantiser (Défossez et al. 2022, arXiv 2210.13438).
 
-The second kind of frames next to log-mel: 24 kHz, hop 320, 128 numbers, 75 frames/s. Network and weights' layout are
-the ``encodec`` package's. Weights are random unless a file is given: nothing is ever downloaded.
+The second kind of frames next to log-mel: 24 kHz, hop 320, 128 numbers, 75 frames/s. Network and weights' layout
+are the ``encodec`` package's. Without a file of weights they are random: nothing is ever downloaded.
 """
 
 import pickle
@@ -28,7 +28,7 @@ class EncodecLatents(nn.Module):
     The encoder looks at no later sample, so padding behind a recording changes none of its frames.
 
     Args:
-        weights: file of EnCodec's weights, see `encodec_model`; None for random ones.
+        weights: file of EnCodec's weights, see `encodec_model`.
     """
 
     def __init__(self, *, weights: str | Path | None = None) -> None:
@@ -48,14 +48,18 @@ def encodec_model(weights: str | Path | None = None) -> EncodecModel:
 
     Args:
         weights: state dict of the whole model: the released ``encodec_24khz-d7cc33bc.th``, or the same tensors as
-            safetensors. None for random weights.
+            safetensors. None for random weights, always the same, so that the frames data was prepared with are
+            the frames that a model built later computes.
 
     Raises:
         UserError: the file does not hold the model's tensors.
     """
+    before = torch.get_rng_state()
+    torch.default_generator.manual_seed(0)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*weight_norm.*deprecated", category=FutureWarning)
         model: EncodecModel = EncodecModel.encodec_model_24khz(pretrained=False)
+    torch.set_rng_state(before)
     if weights is not None:
         state, mine = _read(Path(weights)), model.state_dict()
         names = sorted(mine.keys() | state.keys())
@@ -66,7 +70,7 @@ def encodec_model(weights: str | Path | None = None) -> EncodecModel:
                 "give the released encodec_24khz-d7cc33bc.th or leave them out"
             )
         model.load_state_dict(state)
-    return model
+    return model.train()
 
 
 def _read(path: Path) -> dict[str, Tensor]:

@@ -13,7 +13,7 @@ class EncodecVocoder(nn.Module):
     """Frames (B, T, dim) -> waveform (B, T * hop), which is `hop - 1` samples longer than was encoded at most.
 
     Args:
-        weights: file of EnCodec's weights, see `codec.features.encodec.encodec_model`; None for random ones.
+        weights: file of EnCodec's weights, see `codec.features.encodec.encodec_model`.
     """
 
     def __init__(self, *, weights: str | Path | None = None) -> None:

@@ -67,8 +67,14 @@ BROKEN = {
     "no such file": (["fit", "--config", "nope.yaml"], ["nope.yaml", "does not exist"]),
     "unknown key": (["fit", "--config", LM, "--trainer.max_stepz=3"], ["trainer.max_stepz"]),
     "bad value": (["fit", "--config", LM, "--trainer.max_steps=many"], ["trainer.max_steps", "int", "many"]),
-    "bad choice": (["fit", "--config", LM, "--trainer.precision=bf17"], ["trainer.precision", "bf17", "bf16-mixed"]),
-    "unknown setting": (["fit", "--config", LM, "--model.init_args.lm.init_args.hiden=3"], ["SpeechLM", "hiden"]),
+    "bad choice": (
+        ["fit", "--config", LM, "--trainer.precision=bf17"],
+        ["trainer.precision", "bf17", "bf16-mixed"],
+    ),
+    "unknown setting": (
+        ["fit", "--config", LM, "--model.init_args.lm.init_args.hiden=3"],
+        ["SpeechLM", "hiden"],
+    ),
     "no such class": (["fit", "--config", LM, "--model.init_args.lm.class_path=tts.no.X"], ["tts.no.X"]),
     "stray word": (["fit", "--config", LM, "stray"], ["stray"]),
     "no checkpoint": (["fit", "--config", LM, "--ckpt_path=gone.ckpt"], ["gone.ckpt", "no such checkpoint"]),
@@ -81,7 +87,10 @@ BROKEN = {
     "all: no such manifest": (["all", "--manifest", "m.jsonl", "--out", "o"], ["m.jsonl"]),
     "all: no configs": (["all", "--manifest", "m", "--out", "o", "--configs", "c"], ["c/tokenizer.yaml"]),
     "all: unknown key": (["all", "--manifest", "m", "--out", "o", "--trainer.stepz=3"], ["trainer.stepz"]),
-    "all: not a setting": (["all", "--manifest", "m", "--out", "o", "quick"], ["'quick'", "--trainer.max_epochs=5"]),
+    "all: not a setting": (
+        ["all", "--manifest", "m", "--out", "o", "quick"],
+        ["'quick'", "--trainer.max_epochs=5"],
+    ),
     "extract: no tokenizer": (["extract", "--tokenizer", "t", "--cuts", "c", "--out", "o"], ["t:", "export"]),
     "prepare: other config": (
         ["prepare", "--manifest", "m", "--out", "o", "--config", LM],
@@ -155,14 +164,23 @@ def test_a_stage_by_hand(prepared: Path, run: Run, tiny_configs: Any, tmp_path: 
     cuts = list(read_cuts(cuts_path(tokens, "dev")))
     assert len(cuts) == 2 and all(sum(cut.durations) == len(cut.tokens) for cut in cuts)
 
-    small = [f"--model.init_args.lm.init_args.{k}" for k in ("hidden_size=32", "num_attention_heads=2", "num_hidden_layers=1", "intermediate_size=32")]
+    small = [
+        f"--model.init_args.lm.init_args.{k}"
+        for k in ("hidden_size=32", "num_attention_heads=2", "num_hidden_layers=1", "intermediate_size=32")
+    ]
     data = [f"--data.init_args.cuts={tokens}", "--data.init_args.num_workers=0"]
     fit = ["fit", "--config", LM, *small, *data, "--trainer.log_every_n_steps=1", "--trainer.logger=false"]
     status, _, err = run(*fit, "--trainer.max_steps=2", "--trainer.accelerator=cpu")
     assert status == 0, err
     assert [path.name for path in Path.cwd().iterdir()] == ["runs"]
     folder = Path("runs/lm")
-    assert {path.name for path in folder.iterdir()} == {"config.yaml", "checkpoints", "metrics.jsonl", "curves.png", "media"}
+    assert {path.name for path in folder.iterdir()} == {
+        "config.yaml",
+        "checkpoints",
+        "metrics.jsonl",
+        "curves.png",
+        "media",
+    }
     assert {path.name for path in (folder / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
     config = yaml.safe_load((folder / "config.yaml").read_text())
     assert config["trainer"]["default_root_dir"] == "runs/lm"
@@ -181,9 +199,15 @@ def test_a_stage_by_hand(prepared: Path, run: Run, tiny_configs: Any, tmp_path: 
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if "train/loss" in line] == [0, 1, 2]
     wider = "--model.init_args.lm.init_args.hidden_size=64"
-    status, _, err = run(*fit, wider, "--ckpt_path=runs/lm/checkpoints/last.ckpt", "--trainer.default_root_dir=wide")
-    assert status == 2 and "last.ckpt: a checkpoint of another model: size mismatch" in err and err.count("\n") == 1
-    status, out, _ = run("export", "runs/lm", "model/lm.safetensors", "--storage", "float16")
+    status, _, err = run(
+        *fit, wider, "--ckpt_path=runs/lm/checkpoints/last.ckpt", "--trainer.default_root_dir=wide"
+    )
+    assert (
+        status == 2
+        and "last.ckpt: a checkpoint of another model: size mismatch" in err
+        and err.count("\n") == 1
+    )
+    status, _, _ = run("export", "runs/lm", "model/lm.safetensors", "--storage", "float16")
     assert status == 0 and Path("model/lm.safetensors").is_file()
 
 

@@ -48,7 +48,11 @@ def test_curves_of_a_resumed_run_hold_what_became_of_it(tmp_path: Path) -> None:
 
 
 def test_training_and_validation_share_a_panel() -> None:
-    curves = {"train/loss": [(1, 3.0), (2, 2.0)], "val/loss": [(2, 2.5)], "train/lr": [(1, 1e-3), (2, math.nan)]}
+    curves = {
+        "train/loss": [(1, 3.0), (2, 2.0)],
+        "val/loss": [(2, 2.5)],
+        "train/lr": [(1, 1e-3), (2, math.nan)],
+    }
     figure = draw_curves(curves)
     panels = {ax.get_title(): {str(line.get_label()): line for line in ax.lines} for ax in figure.axes}
     assert {title: set(lines) for title, lines in panels.items()} == {

@@ -135,7 +135,9 @@ def acoustic_case(part: Any, utterances: Any) -> tuple[Any, Any]:
     tokens = torch.randint(625, (len(frames), frames.shape[1] // per))
     speakers = torch.tensor([u.speaker for u in utterances])
     part.std.fill_(3.0)  # otherwise it would measure data that is not there
-    return AcousticModule(part), AcousticBatch(frames, tokens, torch.full_like(lens, 8), lens // per, speakers)
+    return AcousticModule(part), AcousticBatch(
+        frames, tokens, torch.full_like(lens, 8), lens // per, speakers
+    )
 
 
 def vocoder_case(part: Any, utterances: Any) -> tuple[Any, Any]:
@@ -146,14 +148,22 @@ def vocoder_case(part: Any, utterances: Any) -> tuple[Any, Any]:
 SHOWN = {
     "tokenizer": {"tokens.png", "alignment0.png", "alignment1.png"},
     "lm": {"tokens.png", "durations0.png", "durations1.png"},
-    "acoustic": {f"{n}{i}{e}" for i in "01" for n, e in (("frames", ".png"), ("recording", "_rough.wav"), ("made", "_rough.wav"))},
-    "vocoder": {f"{n}{i}{e}" for i in "01" for n, e in (("frames", ".png"), ("recording", ".wav"), ("copy", ".wav"))},
+    "acoustic": {
+        f"{n}{i}{e}"
+        for i in "01"
+        for n, e in (("frames", ".png"), ("recording", "_rough.wav"), ("made", "_rough.wav"))
+    },
+    "vocoder": {
+        f"{n}{i}{e}" for i in "01" for n, e in (("frames", ".png"), ("recording", ".wav"), ("copy", ".wav"))
+    },
 }
 CASES = {"tokenizer": tokenizer_case, "lm": lm_case, "acoustic": acoustic_case, "vocoder": vocoder_case}
 
 
 @pytest.mark.parametrize("stage", SHOWN)
-def test_a_stage_shows_its_cases(stage: str, utterances: Any, fit: Any, tiny_configs: Any, tmp_path: Path) -> None:
+def test_a_stage_shows_its_cases(
+    stage: str, utterances: Any, fit: Any, tiny_configs: Any, tmp_path: Path
+) -> None:
     from tts.checkpoint import build
 
     module, batch = CASES[stage](build(tiny_configs[stage]), utterances)
@@ -170,7 +180,11 @@ def test_a_stage_shows_its_cases(stage: str, utterances: Any, fit: Any, tiny_con
 
 
 def test_pictures_that_fail_stop_nothing(
-    utterances: Any, fit: Any, tiny_configs: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    utterances: Any,
+    fit: Any,
+    tiny_configs: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     from tts.checkpoint import build
 

@@ -46,7 +46,10 @@ def configs(tmp_path: Path, tiny_configs: Any) -> Path:
         parts = {stage: tiny_configs[stage]}
         if stage == "vocoder":
             parts["features"] = tiny_configs["features"]
-        data = {"class_path": "tts.training.data.SpeechData", "init_args": {"cuts": "?", "dataset": DATASETS[stage]}}
+        data = {
+            "class_path": "tts.training.data.SpeechData",
+            "init_args": {"cuts": "?", "dataset": DATASETS[stage]},
+        }
         config = {"model": {"class_path": module, "init_args": parts}, "data": data}
         (folder / f"{stage}.yaml").write_text(yaml.safe_dump(config))
     return folder
@@ -73,8 +76,14 @@ class Played:
         folder = Path(settings["trainer"]["default_root_dir"])
         stage = folder.name
         self.calls.append({"folder": folder, "settings": settings, "resumed": resumed})
-        parts = {name: build(settings["model"]["init_args"][name]) for name in ("features", stage) if name in settings["model"]["init_args"]}
-        state = {f"{name}.{key}": value for name, part in parts.items() for key, value in part.state_dict().items()}
+        parts = {
+            name: build(settings["model"]["init_args"][name])
+            for name in ("features", stage)
+            if name in settings["model"]["init_args"]
+        }
+        state = {
+            f"{name}.{key}": value for name, part in parts.items() for key, value in part.state_dict().items()
+        }
         (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
         (folder / "config.yaml").write_text(yaml.safe_dump(settings))
         torch.save({"state_dict": state}, folder / "checkpoints" / "last.ckpt")
@@ -88,7 +97,10 @@ def make_recipe(make_corpus: Any, configs: Path, tmp_path: Path) -> Any:
     manifest = make_corpus(speakers=1, utterances=3, seconds=1.2)
 
     def make(*overrides: str, **settings: Any) -> Recipe:
-        return Recipe(**{"manifest": manifest, "configs": configs, "out": tmp_path / "out", "overrides": overrides} | settings)
+        return Recipe(
+            **{"manifest": manifest, "configs": configs, "out": tmp_path / "out", "overrides": overrides}
+            | settings
+        )
 
     return make
 
@@ -134,7 +146,10 @@ def test_a_run_that_was_cut_off_goes_on(stage: str, make_recipe: Any, tmp_path: 
     assert played.stages == done
     make_recipe().run(played)
     assert played.stages == done + list(STAGES[STAGES.index(stage) :])
-    resumed = {name: call["resumed"] for name, call in list(zip(played.stages, played.calls, strict=True))[len(done) :]}
+    resumed = {
+        name: call["resumed"]
+        for name, call in list(zip(played.stages, played.calls, strict=True))[len(done) :]
+    }
     assert resumed.pop(stage) == [str(tmp_path / "out" / stage / "checkpoints" / "last.ckpt")]
     assert not any(resumed.values())
     Model.load(tmp_path / "out" / "model")
@@ -149,7 +164,9 @@ def test_other_inputs_are_an_error(make_recipe: Any, make_corpus: Any, tmp_path:
     other = make_corpus(speakers=1, utterances=3, seconds=1.0, folder="other")
     with pytest.raises(UserError, match="out/tokenizer was made from other data"):
         make_recipe(manifest=other).run(played)
-    make_recipe("--trainer.max_steps=7", "--model.init_args.lr=0.5").run(played)  # how it is trained may change
+    make_recipe("--trainer.max_steps=7", "--model.init_args.lr=0.5").run(
+        played
+    )  # how it is trained may change
     assert played.calls == []
 
 
@@ -157,7 +174,9 @@ def test_a_part_of_somebody_else_counts_as_finished(make_recipe: Any, tmp_path: 
     make_recipe(out=tmp_path / "first").run(Played())
     (tmp_path / "out" / "model").mkdir(parents=True)
     for part in ("vocoder", "features"):
-        (tmp_path / "first" / "model" / f"{part}.safetensors").rename(tmp_path / "out" / "model" / f"{part}.safetensors")
+        (tmp_path / "first" / "model" / f"{part}.safetensors").rename(
+            tmp_path / "out" / "model" / f"{part}.safetensors"
+        )
     played = Played()
     make_recipe().run(played)
     assert played.stages == ["tokenizer", "lm", "acoustic"]
@@ -167,7 +186,12 @@ def test_a_part_of_somebody_else_counts_as_finished(make_recipe: Any, tmp_path: 
 @pytest.mark.parametrize(
     ("stage", "override", "error", "message"),
     [
-        ("lm", "--model.init_args.lm.init_args.codes=99", SpecError, r"lm.yaml and tokenizer.yaml .*99 codes"),
+        (
+            "lm",
+            "--model.init_args.lm.init_args.codes=99",
+            SpecError,
+            r"lm.yaml and tokenizer.yaml .*99 codes",
+        ),
         ("vocoder", "--trainer.max_stepz=3", UserError, "trainer.max_stepz"),
         ("lm", "--trainer.default_root_dir=x", UserError, "default_root_dir=x: cannot be given here"),
         ("acoustic", "--model.init_args.acoustic.init_args.dit.init_args.patch=3", UserError, "patch 3"),

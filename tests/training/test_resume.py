@@ -53,6 +53,7 @@ def folder(make_corpus: Any, tmp_path: Path) -> Path:
         add_tokens(read_cuts(path), tokens_of, cuts_path(tmp_path / "tokens", split), progress=False)
     return tmp_path / "tokens"
 
+
 def acoustic() -> tuple[StageModule, Any]:
     decoder = FlowDecoder(DiT(dim=16, layers=1, heads=2, hidden=32), drop=0.5)
     module = AcousticModule(decoder, chunks=[0, 3], lr=1e-2, warmup=2, total=20)
@@ -75,7 +76,15 @@ def vocoder() -> tuple[StageModule, Any]:
 
 
 def tokenizer() -> tuple[StageModule, Any]:
-    part = Tokenizer(FSQ(16, noise=0.5), symbols=len(DEFAULT_SYMBOLS), dim=16, heads=2, layers=1, reader_layers=1, dropout=0.2)
+    part = Tokenizer(
+        FSQ(16, noise=0.5),
+        symbols=len(DEFAULT_SYMBOLS),
+        dim=16,
+        heads=2,
+        layers=1,
+        reader_layers=1,
+        dropout=0.2,
+    )
     return TokenizerModule(part, augment=MelAugment(), lr=1e-2, warmup=2, total=20), TokenizerDataset
 
 
@@ -110,7 +119,13 @@ class Each(Last):
 
 
 def train(
-    stage: str, folder: Path, run: Path, batches: int, *, ckpt: Path | None = None, callbacks: Sequence[Callback] = ()
+    stage: str,
+    folder: Path,
+    run: Path,
+    batches: int,
+    *,
+    ckpt: Path | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> list[float]:
     """Train up to so many batches of all; the losses of those trained now."""
     torch.manual_seed(0 if ckpt is None else 99)  # a resumed process has drawn other numbers before
@@ -137,7 +152,9 @@ def train(
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("stage", MODULES)
-def test_a_resumed_run_has_the_losses_of_an_uninterrupted_one(stage: str, folder: Path, tmp_path: Path) -> None:
+def test_a_resumed_run_has_the_losses_of_an_uninterrupted_one(
+    stage: str, folder: Path, tmp_path: Path
+) -> None:
     full = train(stage, folder, tmp_path / "full", STEPS, callbacks=[Each(tmp_path / "kept")])
     assert len(full) == STEPS and len(set(full)) == STEPS
     # killed in the middle of an epoch, at its last batch before validation, in the next epoch
@@ -148,7 +165,9 @@ def test_a_resumed_run_has_the_losses_of_an_uninterrupted_one(stage: str, folder
     # ended in the middle of an epoch, and trained longer later
     short = train(stage, folder, tmp_path / "short", 3)
     assert short == pytest.approx(full[:3], abs=1e-6)
-    rest = train(stage, folder, tmp_path / "short", STEPS, ckpt=tmp_path / "short" / "checkpoints" / f"{LAST}.ckpt")
+    rest = train(
+        stage, folder, tmp_path / "short", STEPS, ckpt=tmp_path / "short" / "checkpoints" / f"{LAST}.ckpt"
+    )
     assert rest == pytest.approx(full[3:], abs=1e-6)
 
 
@@ -179,7 +198,10 @@ def trainer_at(step: int, saved: list[int]) -> Any:
     """What of a trainer the checkpoint callbacks ask for."""
     strategy = SimpleNamespace(broadcast=lambda x: x, reduce_boolean_decision=lambda x: x)
     return SimpleNamespace(
-        global_step=step, fast_dev_run=False, strategy=strategy, save_checkpoint=lambda path: saved.append(step)
+        global_step=step,
+        fast_dev_run=False,
+        strategy=strategy,
+        save_checkpoint=lambda path: saved.append(step),
     )
 
 
@@ -190,7 +212,15 @@ def test_the_last_checkpoint_comes_in_time_and_not_too_often(
     saved: list[int] = []
     last, module = Last(tmp_path, steps=3, seconds=seconds), LightningModule()
     last.on_train_start(trainer_at(0, saved), module)
-    for step in (1, 2, 4, 6, 8, 10, 12):  # two optimizers from the third batch on: no step that 3 divides twice
+    for step in (
+        1,
+        2,
+        4,
+        6,
+        8,
+        10,
+        12,
+    ):  # two optimizers from the third batch on: no step that 3 divides twice
         last.on_train_batch_end(trainer_at(step, saved), module, None, None, 0)
     last.on_train_end(trainer_at(12, saved), module)
     assert saved == expected

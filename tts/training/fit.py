@@ -58,7 +58,7 @@ class StageCLI(LightningCLI):
     """
 
     def __init__(self, args: list[str], *, run: bool, build: bool = True) -> None:
-        self.build = build
+        self.build, self.given = build, args
         shared = {"default_config_files": [str(SHARED)]}
         super().__init__(
             LightningModule,
@@ -124,7 +124,7 @@ class StageCLI(LightningCLI):
             self.config_init = self.parser.instantiate_classes(self.config)
             self.model, self.datamodule = self.config_init.model, self.config_init.data
         except (ValueError, MisconfigurationException) as error:
-            raise UserError(" ".join(str(error).split())) from error
+            raise UserError(one_line(str(error), self.given)) from error
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The trainer, with the loggers of its config after metrics.jsonl; wandb where it names none."""

@@ -36,6 +36,7 @@ class StageModule(LightningModule):
         self.lr, self.warmup, self.total = lr, warmup, total
         self._random: Random | None = None
         self._stepping = False
+        self._resumed = False
 
     def configure_callbacks(self) -> list[Callback]:
         """Checkpoints, unless they are turned off, curves and pictures, all below the run's folder."""
@@ -67,6 +68,9 @@ class StageModule(LightningModule):
         if self._random is not None:
             set_random(self._random)
         self._stepping = True
+        if self._resumed:  # Lightning counts a batch too many after a checkpoint of an epoch's end
+            loop, self._resumed = self.trainer.fit_loop.epoch_loop, False
+            loop._batches_that_stepped = loop.total_batch_idx // self.trainer.accumulate_grad_batches
         self.log("train/lr", self.trainer.optimizers[0].param_groups[0]["lr"])
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
@@ -79,7 +83,7 @@ class StageModule(LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         states = checkpoint.get("random", [])
-        rank = self.trainer.global_rank
+        rank, self._resumed = self.trainer.global_rank, True
         self._random = states[rank] if rank < len(states) else None
 
 

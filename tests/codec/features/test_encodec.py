@@ -52,6 +52,17 @@ def test_copies_and_pickles_after_use() -> None:
         assert torch.equal(other(wav), frames)
 
 
+def test_random_weights_are_always_the_same_and_leave_others_random() -> None:
+    torch.manual_seed(5)
+    wanted = torch.rand(1)
+    torch.manual_seed(5)
+    one = EncodecLatents()
+    assert torch.equal(torch.rand(1), wanted)
+    torch.manual_seed(6)
+    other = EncodecLatents()
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
+
+
 def test_never_downloads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.hub, "load_state_dict_from_url", lambda *_, **__: pytest.fail("a download"))
     EncodecLatents()
