@@ -62,7 +62,9 @@ def test_the_other_lines_that_speak(recordings: Path) -> None:
     block = next(block for block in blocks("sh") if "--convert" in block)
     run(block, recordings)
     assert soundfile.info(recordings / "note.mp3").duration > 1.5
-    converted, original = (soundfile.info(recordings / name).duration for name in ("me-saying-it.wav", "you.wav"))
+    converted, original = (
+        soundfile.info(recordings / name).duration for name in ("me-saying-it.wav", "you.wav")
+    )
     assert abs(converted - original) < 0.5
 
 

@@ -116,7 +116,11 @@ class Voice:
         phonemes = symbols.decode(i for group in groups[:kept] for i in group)
         frames = self.frames[: total * self.spec.frames_per_token]
         return replace(
-            self, frames=frames, tokens=self.tokens[:total], phonemes=phonemes, durations=self.durations[:kept]
+            self,
+            frames=frames,
+            tokens=self.tokens[:total],
+            phonemes=phonemes,
+            durations=self.durations[:kept],
         )
 
     def aligned(self, symbols: SymbolTable) -> Aligned:
@@ -174,7 +178,9 @@ class Voice:
                 raise ValueError("its frames, tokens and durations do not belong together")
             if not 0 <= int(tokens.min()) <= int(tokens.max()) < spec.codes:
                 raise ValueError("its tokens are beyond its grid")
-            return cls(frames.float(), tokens.long(), phonemes, durations, spec, origin, str(note["tokenizer"]))
+            return cls(
+                frames.float(), tokens.long(), phonemes, durations, spec, origin, str(note["tokenizer"])
+            )
         except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
             raise UserError(f"{path}: not a saved voice of this program ({error})") from error
 

@@ -11,4 +11,4 @@ def length_mask(lens: Tensor, size: int) -> Tensor:
 
 def chunk_causal_mask(chunks: Tensor) -> Tensor:
     """(B, T) chunk number of each position -> (B, 1, T, T): a position sees its own chunk and earlier ones."""
-    return (chunks[:, None, None, :] <= chunks[:, None, :, None])
+    return chunks[:, None, None, :] <= chunks[:, None, :, None]

@@ -39,7 +39,8 @@ class Block(nn.Module):
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, keep: Tensor) -> Tensor:
         x = x + self.dropout(self.attention(self.norms[0](x), cos, sin, mask=keep[:, None, None, :]))
         x = x + self.dropout(self.conv(self.norms[1](x), keep[..., None].to(x.dtype)))
-        return x + self.dropout(self.feed_forward(self.norms[2](x)))
+        out: Tensor = x + self.dropout(self.feed_forward(self.norms[2](x)))
+        return out
 
 
 class Encoder(nn.Module):

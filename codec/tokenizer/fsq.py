@@ -95,7 +95,9 @@ class FSQ(Quantizer):
         through = z + (rounded - z).detach()
         if self.training and self.noise:
             blurred = z + torch.rand_like(z) - 0.5
-            through = torch.where(torch.rand(z.shape[:-1], device=z.device)[..., None] < self.noise, blurred, through)
+            through = torch.where(
+                torch.rand(z.shape[:-1], device=z.device)[..., None] < self.noise, blurred, through
+            )
         loss = z.new_zeros(())
         if self.diversity:
             loss = self.diversity * self._unused(z[keep] if keep is not None else z.flatten(0, -2))

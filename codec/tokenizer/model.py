@@ -8,6 +8,7 @@ Shapes: B batch, T frames, N = ceil(T / frames_per_token) tokens, M = `reads_per
 """
 
 import math
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -191,7 +192,7 @@ def starts_to_durations(starts: Tensor, total: int) -> list[int]:
     if not len(starts):
         return []
     bounds = [0, *starts[1:].floor().long().tolist(), total]
-    return [end - start for start, end in zip(bounds, bounds[1:], strict=False)]
+    return [end - start for start, end in pairwise(bounds)]
 
 
 def best_path(log_probs: Tensor, lens: Tensor) -> list[list[int]]:
@@ -219,5 +220,5 @@ def ctc_path(log_probs: Tensor, labels: Tensor) -> Tensor:
         )
     path, _ = forced_align(log_probs[None].float().contiguous(), labels[None].int().contiguous())
     path = path[0]
-    starts = (path != 0) & (path != F.pad(path[:-1], (1, 0), value=0))
+    starts: Tensor = (path != 0) & (path != F.pad(path[:-1], (1, 0), value=0))
     return starts.nonzero()[:, 0].float()

@@ -19,7 +19,12 @@ class VocosVocoder(nn.Module):
     """Frames (B, T, dim) -> waveform (B, (T - 1) * hop)."""
 
     def __init__(
-        self, *, dim: int = 512, intermediate_dim: int = 1536, num_layers: int = 8, spec: FrameSpec | None = None
+        self,
+        *,
+        dim: int = 512,
+        intermediate_dim: int = 1536,
+        num_layers: int = 8,
+        spec: FrameSpec | None = None,
     ) -> None:
         super().__init__()
         self.spec = spec or FrameSpec()
@@ -40,7 +45,13 @@ class VocosVocoder(nn.Module):
         """
         state = {k: v for k, v in load_file(path).items() if not k.startswith("feature_extractor.")}
         mine = self.state_dict()
-        wrong = sorted(k for k in mine.keys() | state.keys() if k not in state or k not in mine or mine[k].shape != state[k].shape)
+        wrong = sorted(
+            k
+            for k in mine.keys() | state.keys()
+            if k not in state or k not in mine or mine[k].shape != state[k].shape
+        )
         if wrong:
-            raise UserError(f"{path}: not the weights of this Vocos, first difference at {wrong[0]!r}; check dim and layers")
+            raise UserError(
+                f"{path}: not the weights of this Vocos, first difference at {wrong[0]!r}; check dim and layers"
+            )
         self.load_state_dict(state)

@@ -146,7 +146,7 @@ class FlowDecoder(nn.Module):
 
         def velocity(x: Tensor, t: float, step: int) -> Tensor:
             times = torch.full((rows,), t, device=x.device)
-            v = self.dit(
+            v: Tensor = self.dit(
                 x.expand(rows, -1, -1), times, tokens, state.speaker, prompt=prompt, caches=state.caches[step]
             )
             return v if rows == 1 else (1 + state.guidance) * v[:1] - state.guidance * v[1:]
@@ -180,7 +180,9 @@ class FlowDecoder(nn.Module):
         ids = torch.full((len(tokens), n), self.spec.codes, device=device)
         given, x = (torch.zeros(len(tokens), n * per, self.spec.frames.dim, device=device) for _ in range(2))
         speakers = []
-        for i, ((frames, prompt_tokens), row, row_noise) in enumerate(zip(prompts, tokens, noise, strict=True)):
+        for i, ((frames, prompt_tokens), row, row_noise) in enumerate(
+            zip(prompts, tokens, noise, strict=True)
+        ):
             start, end = len(prompt_tokens), len(prompt_tokens) + len(row)
             ids[i, :start], ids[i, start:end] = prompt_tokens, row
             clean = self.scale(frames)

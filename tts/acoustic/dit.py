@@ -71,7 +71,13 @@ class Block(nn.Module):
         self.feed_forward = SwiGLU(dim, hidden)
 
     def forward(
-        self, x: Tensor, modulation: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, cache: KVCache | None
+        self,
+        x: Tensor,
+        modulation: Tensor,
+        cos: Tensor,
+        sin: Tensor,
+        mask: Tensor | None,
+        cache: KVCache | None,
     ) -> Tensor:
         """(B, P, dim), modulation (B, 6, dim) -> (B, P, dim)."""
         shift1, scale1, gate1, shift2, scale2, gate2 = (modulation + self.table)[:, :, None].unbind(1)
@@ -104,7 +110,9 @@ class DiT(nn.Module):
         super().__init__()
         self.spec = spec or TokenSpec()
         if self.spec.frames_per_token % patch:
-            raise ValueError(f"patch {patch} does not divide the {self.spec.frames_per_token} frames of a token")
+            raise ValueError(
+                f"patch {patch} does not divide the {self.spec.frames_per_token} frames of a token"
+            )
         self.patch, self.head_dim = patch, dim // heads
         self.per_token = self.spec.frames_per_token // patch
         width = patch * self.spec.frames.dim
@@ -164,4 +172,5 @@ class DiT(nn.Module):
             x = block(x, modulation, cos, sin, mask, caches[i] if caches else None)
         shift, scale = self.final(condition)[:, None].chunk(2, dim=-1)
         x = self.frames_out(F.layer_norm(x, x.shape[-1:]) * (1 + scale) + shift)
-        return rearrange(x, "b p (f d) -> b (p f) d", f=self.patch)
+        velocity: Tensor = rearrange(x, "b p (f d) -> b (p f) d", f=self.patch)
+        return velocity

@@ -6,6 +6,7 @@ Letters as in Lipman et al. 2023, arXiv 2210.02747: x_0 is noise, x_1 data, t ru
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -53,6 +54,6 @@ def solve(velocity: Callable[[Tensor, float, int], Tensor], noise: Tensor, steps
         steps: evaluations of the velocity.
     """
     x, times = noise, time_grid(steps)
-    for i, (t, following) in enumerate(zip(times, times[1:], strict=False)):
+    for i, (t, following) in enumerate(pairwise(times)):
         x = x + (following - t) * velocity(x, t, i)
     return x

@@ -76,7 +76,9 @@ class Layout:
             at += duration
         return ids
 
-    def __call__(self, groups: Groups, tokens: Sequence[int], durations: Sequence[int]) -> tuple[list[int], list[int]]:
+    def __call__(
+        self, groups: Groups, tokens: Sequence[int], durations: Sequence[int]
+    ) -> tuple[list[int], list[int]]:
         """A training example: ids and, for each position, the id that must follow.
 
         The text is given at inference, so it is not learnt; neither is the first group of the stream.

@@ -51,7 +51,9 @@ class Layer(nn.Module):
         self.input_layernorm = RMSNorm(dim, config.rms_norm_eps)
         self.post_attention_layernorm = RMSNorm(dim, config.rms_norm_eps)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, cache: KVCache | None) -> Tensor:
+    def forward(
+        self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, cache: KVCache | None
+    ) -> Tensor:
         causal = mask is None and x.shape[1] > 1
         x = x + self.self_attn(self.input_layernorm(x), cos, sin, mask=mask, causal=causal, cache=cache)
         out: Tensor = x + self.mlp(self.post_attention_layernorm(x))
@@ -119,7 +121,9 @@ class Llama(nn.Module):
             own = seen == positions[:, None]
             mask = (mask & (seen >= pads[:, None, None, None])) | own
             positions = (positions[None, None, :] - pads[:, None, None]).clamp(min=0)
-        cos, sin = rope(positions, self.config.hidden_size // self.config.num_attention_heads, self.config.rope_theta)
+        cos, sin = rope(
+            positions, self.config.hidden_size // self.config.num_attention_heads, self.config.rope_theta
+        )
         x = self.model.embed_tokens(ids)
         for i, layer in enumerate(self.model.layers):
             x = layer(x, cos, sin, mask, caches[i] if caches else None)

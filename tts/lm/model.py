@@ -207,7 +207,9 @@ class SpeechLM(nn.Module):
         # Whether to go on is drawn by itself and as the model has it. Drawn among the tokens it would win too often:
         # it is one choice, they are many, and top-k and nucleus cut the many short.
         onward = torch.sigmoid(logits[:, :first].logsumexp(-1) - speech.logsumexp(-1))
-        uniform = torch.stack([torch.rand(3, generator=rows[n].generator, dtype=torch.float64) for n in waiting])
+        uniform = torch.stack(
+            [torch.rand(3, generator=rows[n].generator, dtype=torch.float64) for n in waiting]
+        )
         last = [[*[-1] * window, *rows[n].history][len(rows[n].history) :] for n in waiting]
         history = torch.tensor(last, device=logits.device).view(len(waiting), window)
         tokens = draw(speech, sampling, history, uniform[:, 1:].to(logits.device)).tolist()

@@ -1,7 +1,7 @@
 """Training of the acoustic decoder: the flow loss under attention masks drawn per batch."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -44,7 +44,7 @@ class AcousticModule(StageModule):
         """Measure mean and deviation of the frames, unless the model brings them (a resumed or tuned model)."""
         if bool((self.acoustic.std != 1).any()):
             return
-        mean, std = frame_statistics(self.trainer.datamodule.train_dataset)
+        mean, std = frame_statistics(cast(Any, self.trainer).datamodule.train_dataset)
         self.acoustic.mean.copy_(mean)
         self.acoustic.std.copy_(std)
 

@@ -51,10 +51,16 @@ class MelAugment(nn.Module):
             points = self.tilt * torch.randn(b, 1, 6, device=device)
             frames = frames + F.interpolate(points, d, mode="linear", align_corners=True)
         if self.noise:
-            level = torch.where(uniform(b) < self.noise, -8 + 5 * uniform(b), torch.full((b,), floor, device=device))
+            level = torch.where(
+                uniform(b) < self.noise, -8 + 5 * uniform(b), torch.full((b,), floor, device=device)
+            )
             frames = torch.logaddexp(frames, level[:, None, None] + 0.5 * torch.randn_like(frames))
         if self.low_pass:
-            cut = torch.where(uniform(b) < self.low_pass, d * (0.67 + 0.3 * uniform(b)), torch.full((b,), float(d), device=device))
+            cut = torch.where(
+                uniform(b) < self.low_pass,
+                d * (0.67 + 0.3 * uniform(b)),
+                torch.full((b,), float(d), device=device),
+            )
             frames = frames.masked_fill((channel >= cut[:, None])[:, None, :], floor)
         fill = frames.mean((1, 2), keepdim=True)
         for _ in range(self.time_masks):

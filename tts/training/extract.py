@@ -28,9 +28,13 @@ class TokenExtractor:
         tokens, lens = self.tokenizer.encode(padded, frame_lens)
         log_probs = self.tokenizer.token_log_probs(tokens, lens).cpu()
         answers: list[tuple[list[int], list[int]] | None] = []
-        for row, n, row_probs, wanted in zip(tokens.tolist(), lens.tolist(), log_probs, phonemes, strict=True):
+        for row, n, row_probs, wanted in zip(
+            tokens.tolist(), lens.tolist(), log_probs, phonemes, strict=True
+        ):
             try:
-                starts = self.tokenizer.starts(row_probs[: n * self.tokenizer.reads_per_token], torch.tensor(wanted))
+                starts = self.tokenizer.starts(
+                    row_probs[: n * self.tokenizer.reads_per_token], torch.tensor(wanted)
+                )
                 answers.append((row[:n], starts_to_durations(starts, n)))
             except UserError:
                 answers.append(None)

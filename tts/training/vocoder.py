@@ -1,12 +1,13 @@
 """Training of the vocoder: multi-scale mel distance first, adversaries later."""
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from vocos.discriminators import MultiPeriodDiscriminator, MultiResolutionDiscriminator
 from vocos.loss import DiscriminatorLoss, FeatureMatchingLoss, GeneratorLoss, MelSpecReconstructionLoss
 
+from codec.spec import FrameSpec
 from tts.data.batches import VocoderBatch
 from tts.training.data import SpeechData
 from tts.training.media import CASES, Item, Sound, compare_frames
@@ -62,7 +63,8 @@ class VocoderModule(StageModule):
         super().__init__(lr=lr, warmup=warmup, total=total)
         self.automatic_optimization = False
         self.vocoder, self.features = vocoder, features
-        rate = features.spec.sample_rate
+        self.spec = cast(FrameSpec, features.spec)
+        rate = self.spec.sample_rate
         self.mel_losses = nn.ModuleList(
             MelSpecReconstructionLoss(rate, n, n // 4, bands) for n, bands in mel_scales
         )
@@ -82,7 +84,8 @@ class VocoderModule(StageModule):
             totals.append(max(1, self.total - self.adversarial_from))
         optimizers = [torch.optim.AdamW(p, self.lr, betas=(0.8, 0.9), weight_decay=0.01) for p in sets]
         schedules = [
-            warmup_cosine(o, warmup=self.warmup, total=total) for o, total in zip(optimizers, totals, strict=True)
+            warmup_cosine(o, warmup=self.warmup, total=total)
+            for o, total in zip(optimizers, totals, strict=True)
         ]
         return optimizers, schedules
 
@@ -140,17 +143,18 @@ class VocoderModule(StageModule):
     def discriminator_loss(self, discriminator: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
         """Hinge loss, the mean over the sub-discriminators."""
         on_real, on_fake, _, _ = discriminator(real, fake)
-        loss, parts, _ = self.gan_d([x.float() for x in on_real], [x.float() for x in on_fake])
-        return loss.squeeze() / len(parts)
+        total, parts, _ = self.gan_d([x.float() for x in on_real], [x.float() for x in on_fake])
+        loss: Tensor = total.squeeze() / len(parts)
+        return loss
 
     def generator_loss(self, discriminator: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
         """Hinge loss and weighted feature matching, means over the sub-discriminators."""
         _, on_fake, features_real, features_fake = discriminator(real, fake)
-        loss, parts = self.gan_g([x.float() for x in on_fake])
+        hinge, parts = self.gan_g([x.float() for x in on_fake])
         features_real = [[f.detach() for f in layer] for layer in features_real]
-        return (
-            loss.squeeze() + self.feature_weight * self.matching(features_real, features_fake).squeeze()
-        ) / len(parts)
+        matching = self.matching(features_real, features_fake)
+        loss: Tensor = (hinge.squeeze() + self.feature_weight * matching.squeeze()) / len(parts)
+        return loss
 
     def validation_step(self, batch: VocoderBatch, batch_idx: int) -> None:
         fake, real = self.generate(batch.wav)
@@ -158,7 +162,7 @@ class VocoderModule(StageModule):
 
     def show(self, batch: VocoderBatch) -> list[Item]:
         """Recordings and the copies made of them, to see and to hear."""
-        spec = self.features.spec
+        spec = self.spec
         items: list[Item] = []
         for i, wav in enumerate(self._recordings(batch)):
             fake, real = self.generate(wav[None])
@@ -172,8 +176,9 @@ class VocoderModule(StageModule):
 
     def _recordings(self, batch: VocoderBatch) -> list[Tensor]:
         """The beginnings of some validation recordings: the batch's crops are too short to listen to."""
-        if not isinstance(getattr(self.trainer, "datamodule", None), SpeechData):
+        data = getattr(self.trainer, "datamodule", None)
+        if not isinstance(data, SpeechData):
             return list(batch.wav[:CASES])
-        samples = round(SECONDS * self.features.spec.sample_rate)
-        cuts = self.trainer.datamodule.dev_dataset.cuts[:CASES]
+        samples = round(SECONDS * self.spec.sample_rate)
+        cuts = data.dev_dataset.cuts[:CASES]
         return [torch.from_numpy(cut.load_audio()[0, :samples]).to(batch.wav) for cut in cuts]
