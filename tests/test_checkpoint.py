@@ -374,3 +374,15 @@ def test_features_are_no_vocoder(folder: Path) -> None:
     shutil.copy(folder / "features.safetensors", folder / "vocoder.safetensors")
     with pytest.raises(UserError, match=r"vocoder\.safetensors: holds a LogMel, nothing of codec\.vocoders"):
         Model.load(folder)
+
+
+def test_an_lm_trained_on_another_tokenizer_is_refused(tiny_model: Path, tmp_path: Path) -> None:
+    """Equal grids do not mean equal tokens: the fingerprints noted in the files tell them apart."""
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_model, folder)
+    module, note = read_part(folder / "tokenizer.safetensors")
+    with torch.no_grad():
+        next(module.parameters()).add_(0.01)
+    write_part(folder / "tokenizer.safetensors", module, note["config"], DEFAULT_SYMBOLS)
+    with pytest.raises(SpecError, match=r"lm\.safetensors and the tokenizer do not fit together"):
+        Model.load(folder)

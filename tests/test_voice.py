@@ -301,3 +301,10 @@ def test_voice_with_phonemes_the_model_does_not_know(voice: Voice, model: Model)
     fewer = replace(model, symbols=type(model.symbols)(model.symbols.symbols[:20]))
     with pytest.raises(SpecError, match=r"the voice and the model .* phoneme table does not have all of"):
         voice.require(fewer)
+
+
+def test_a_voice_of_another_tokenizer_on_the_same_grid_is_refused(model: Model, voice: Voice) -> None:
+    other = replace(model, tokenizer_id="0" * 16)
+    assert other.spec == model.spec
+    with pytest.raises(SpecError, match=rf"tokenizer {model.tokenizer_id}.*{'0' * 16}.*make the voice again"):
+        voice.require(other)

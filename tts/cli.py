@@ -155,7 +155,7 @@ def _parser() -> argparse.ArgumentParser:
         "--steps", type=int, metavar="N", help="of the flow's solver; fewer are faster; default: 10"
     )
     how.add_argument(
-        "--guidance", type=float, metavar="X", help="of the flow; 0 is twice as fast; default: 0.7"
+        "--guidance", type=float, metavar="X", help="of the flow; 0 is twice as fast; default: 2"
     )
     how.add_argument("--model", metavar="FOLDER", help="a trained model; default: the embedded one")
     how.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps ...; default: %(default)s")

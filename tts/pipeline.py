@@ -13,6 +13,7 @@ from torch import Tensor
 
 from codec.audio import join, normalize_loudness
 from codec.errors import UserError
+from tts.acoustic.decoder import GUIDANCE, STEPS
 from tts.checkpoint import Model
 from tts.lm.model import Aligned, Bounds, Request
 from tts.lm.sampling import Sampling
@@ -48,8 +49,8 @@ class Settings:
     speed: float = 1.0
     seed: int = 0
     temperature: float = 0.8
-    steps: int = 10
-    guidance: float = 0.7
+    steps: int = STEPS
+    guidance: float = GUIDANCE
     batch: int = 8
 
     def __post_init__(self) -> None:

@@ -15,6 +15,9 @@ from codec.spec import TokenSpec
 from tts.acoustic.dit import DiT
 from tts.acoustic.flow import flow_loss, solve, time_grid
 
+STEPS, GUIDANCE = 10, 2.0
+"""Defaults: more guidance than the 0.7 usual for large models; a small one follows its tokens too loosely."""
+
 
 @dataclass
 class FlowState:
@@ -108,7 +111,9 @@ class FlowDecoder(nn.Module):
         return flow_loss(velocity, clean, keep)
 
     @torch.inference_mode()
-    def start(self, frames: Tensor, tokens: Tensor, *, steps: int = 10, guidance: float = 0.7) -> FlowState:
+    def start(
+        self, frames: Tensor, tokens: Tensor, *, steps: int = STEPS, guidance: float = GUIDANCE
+    ) -> FlowState:
         """Take in a voice prompt, once: everything later chunks need of it is in the state.
 
         Args:
@@ -160,8 +165,8 @@ class FlowDecoder(nn.Module):
         tokens: Sequence[Tensor],
         noise: Sequence[Tensor],
         *,
-        steps: int = 10,
-        guidance: float = 0.7,
+        steps: int = STEPS,
+        guidance: float = GUIDANCE,
         chunk: int | None = None,
     ) -> list[Tensor]:
         """Frames (T, D) for every row, all in one batch.

@@ -5,6 +5,7 @@ Exit status: 0 done; 1 interrupted while training; 2 what was given cannot be us
 
 import argparse
 import logging
+import os
 import subprocess
 import sys
 import warnings
@@ -45,6 +46,7 @@ NOISE = (
     ".*does not have many workers.*",
     ".*exists and is not empty.*",
     ".*is smaller than the logging interval.*",
+    ".*not supported by the model summary.*",
     ".*could not find the monitored key.*",  # no validation data: the last checkpoint is taken
 )
 
@@ -191,11 +193,10 @@ def main() -> None:
     for message in NOISE:
         warnings.filterwarnings("ignore", message=message)
     command, args = (sys.argv[1] if len(sys.argv) > 1 else "--help"), sys.argv[2:]
-    if command in ("--help", "-h"):
-        print(HELP)
-        return
     try:
-        if command in COMMANDS:
+        if command in ("--help", "-h"):
+            print(HELP, flush=True)
+        elif command in COMMANDS:
             COMMANDS[command](args)
         elif command in ("fit", "validate"):
             run_stage([command, *args])
@@ -212,6 +213,9 @@ def main() -> None:
         _fail(f"{error.filename}: {error.strerror}")
     except KeyboardInterrupt:
         sys.exit(1)
+    except BrokenPipeError:  # nobody reads what is printed; what is buffered must not fail again
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
 
 
 def _fail(message: str) -> NoReturn:

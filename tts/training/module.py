@@ -2,7 +2,7 @@
 
 import time
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -67,6 +67,8 @@ class StageModule(LightningModule):
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         if self._random is not None:
             set_random(self._random)
+        elif self.trainer.global_rank:  # every process starts with one seed; the noise is not to be the same
+            torch.manual_seed(torch.initial_seed() + self.trainer.global_rank)
         self._stepping = True
         if self._resumed:  # Lightning counts a batch too many after a checkpoint of an epoch's end
             loop, self._resumed = self.trainer.fit_loop.epoch_loop, False
