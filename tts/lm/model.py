@@ -89,6 +89,11 @@ class _Row:
     empty: int = 0  # groups without tokens just before it
     done: bool = False
 
+    def recent(self, window: int) -> list[int]:
+        """The last `window` tokens, -1 in front where there are fewer."""
+        last = self.history[max(0, len(self.history) - window) :]
+        return [-1] * (window - len(last)) + last
+
     def may_stay(self, bounds: Bounds) -> bool:
         """Whether the group may have one more token."""
         return self.written < bounds.of(self.groups[self.group])
@@ -210,7 +215,7 @@ class SpeechLM(nn.Module):
         uniform = torch.stack(
             [torch.rand(3, generator=rows[n].generator, dtype=torch.float64) for n in waiting]
         )
-        last = [[*[-1] * window, *rows[n].history][len(rows[n].history) :] for n in waiting]
+        last = [rows[n].recent(window) for n in waiting]
         history = torch.tensor(last, device=logits.device).view(len(waiting), window)
         tokens = draw(speech, sampling, history, uniform[:, 1:].to(logits.device)).tolist()
         threshold = uniform[:, 0].tolist() if sampling.temperature > 0 else [0.5] * len(waiting)
