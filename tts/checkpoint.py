@@ -6,6 +6,10 @@
     <folder>/voices/*.safetensors voices that come with the model
     <folder>/README.md            the model card
 
+or, of a model tuned with adapters, a small file beside the base that it changes:
+
+    <folder>/adapter.safetensors  the adapters of lm and acoustic; its metadata says of which base
+
 Nothing here is a pickle, and a config can only name classes of this project.
 """
 
@@ -14,7 +18,7 @@ import importlib
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -27,6 +31,7 @@ from torch import Tensor, nn
 
 from codec.audio import write_whole
 from codec.errors import SpecError, UserError
+from codec.nn.lora import merge_state
 from codec.spec import FrameSpec, TokenSpec, require_same
 from codec.tokenizer.model import Tokenizer
 from tts.acoustic.decoder import FlowDecoder
@@ -38,6 +43,8 @@ PARTS = ("features", "tokenizer", "lm", "acoustic", "vocoder")
 OURS = ("codec.", "tts.")
 HOMES = {"features": "codec.features.", "vocoder": "codec.vocoders."}  # parts that share no base class
 EMBEDDED = Path(__file__).parent / "pretrained"
+EMBEDDED_NAME = "embedded"
+ADAPTER = "adapter.safetensors"
 SMALL = 4096  # tensors with fewer numbers are stored as they are
 
 M = TypeVar("M", bound=nn.Module)
@@ -91,7 +98,8 @@ def voices(folder: Path) -> dict[str, Path]:
         UserError: no such folder.
     """
     _require_folder(folder)
-    return {path.stem: path for path in sorted((folder / "voices").glob("*.safetensors"))}
+    of_base = voices(base_of(folder)) if (folder / ADAPTER).is_file() else {}
+    return of_base | {path.stem: path for path in sorted((folder / "voices").glob("*.safetensors"))}
 
 
 def _require_folder(folder: Path) -> None:
@@ -106,6 +114,8 @@ def _embedded(device: str) -> Model:
 
 def _load(folder: Path, device: str | torch.device) -> Model:
     _require_folder(folder)
+    if (folder / ADAPTER).is_file():
+        return _load_adapted(folder, device)
     missing = [part for part in PARTS if not (folder / f"{part}.safetensors").is_file()]
     if missing:
         raise UserError(f"{folder}: not a whole model, {', '.join(missing)} missing; finish its training")
@@ -136,6 +146,77 @@ def _load(folder: Path, device: str | torch.device) -> Model:
                 f"tokenizer {read[part][1]['tokenizer']}, this one is {model.tokenizer_id}"
             )
     return model
+
+
+def write_adapter(folder: Path, base: Path, adapters: Mapping[str, Mapping[str, Tensor]]) -> None:
+    """Save what adapters have learnt as a model folder of its own, whole or not at all.
+
+    Args:
+        folder: to write to.
+        base: the model folder that they were trained on; it is referred to, not copied.
+        adapters: a `codec.nn.lora.lora_state` by part.
+    """
+    note = {
+        "format": FORMAT,
+        "base": EMBEDDED_NAME if base == EMBEDDED else str(base.resolve()),
+        "parts": {part: _digest(base / f"{part}.safetensors") for part in adapters},
+    }
+    tensors = {
+        f"{part}.{name}": tensor.detach().cpu().half().contiguous()
+        for part, state in adapters.items()
+        for name, tensor in state.items()
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    write_whole(folder / ADAPTER, save(tensors, metadata={"tts": json.dumps(note)}))
+
+
+def base_of(folder: Path) -> Path:
+    """The base that a folder with an adapter changes.
+
+    Raises:
+        UserError: the file is broken, or the base is not there.
+    """
+    note, _ = _read_adapter(folder / ADAPTER)
+    base = EMBEDDED if note["base"] == EMBEDDED_NAME else Path(note["base"])
+    if not base.is_dir():
+        raise UserError(f"{folder / ADAPTER}: its base model {base} is not there; put it back, or tune anew")
+    return base
+
+
+def _read_adapter(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            note = json.loads((file.metadata() or {})["tts"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if isinstance(note["base"], str) and set(note["parts"]) <= {"lm", "acoustic"}:
+            return note, tensors
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: cannot be read as an adapter ({error})") from error
+    raise UserError(f"{path}: not an adapter of this project")
+
+
+def _load_adapted(folder: Path, device: str | torch.device) -> Model:
+    note, tensors = _read_adapter(folder / ADAPTER)
+    base = base_of(folder)
+    model = _load(base, device)  # its own copy: the adapters are added to the weights
+    for part, digest in note["parts"].items():
+        if _digest(base / f"{part}.safetensors") != digest:
+            raise SpecError(
+                f"{folder / ADAPTER} and {base / part}.safetensors do not fit together: the adapter was trained on "
+                "another version of that file; put that one back, or tune anew"
+            )
+        state = {
+            k.removeprefix(f"{part}."): v.to(device) for k, v in tensors.items() if k.startswith(f"{part}.")
+        }
+        try:
+            merge_state(getattr(model, part), state)
+        except ValueError as error:
+            raise UserError(f"{folder / ADAPTER}: {error}") from error
+    return replace(model, folder=folder)
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
 def _expect(module: nn.Module, kind: type[M], path: Path) -> M:

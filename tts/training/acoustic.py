@@ -10,7 +10,7 @@ from tts.acoustic.decoder import FlowDecoder
 from tts.data.batches import AcousticBatch
 from tts.data.datasets import SpeechDataset, frames_of
 from tts.training.media import CASES, Item, Sound, compare_frames, griffin_lim
-from tts.training.module import StageModule
+from tts.training.module import StageModule, over_all
 
 
 class AcousticModule(StageModule):
@@ -18,7 +18,7 @@ class AcousticModule(StageModule):
     acoustic: the model.
     chunks: tokens per chunk of the masks used in training, one drawn per batch; 0 is the whole utterance, so
         ``[0, 0, 12, 24]`` trains offline use half of the time and streaming with two delays the other half.
-    lr, warmup, total: peak learning rate, and steps of `schedules.warmup_cosine`.
+    lr, warmup, total, start, lora: see `StageModule`.
     weight_decay: of the matrices.
     """
 
@@ -33,9 +33,11 @@ class AcousticModule(StageModule):
         warmup: int = 200,
         total: int = 10_000,
         weight_decay: float = 0.01,
+        start: str | None = None,
+        lora: int = 0,
     ) -> None:
-        super().__init__(lr=lr, warmup=warmup, total=total)
-        self.acoustic, self.chunks, self.weight_decay = acoustic, list(chunks), weight_decay
+        super().__init__(lr=lr, warmup=warmup, total=total, start=start, lora=lora)
+        self.acoustic, self.chunks, self.weight_decay = self.begin(acoustic), list(chunks), weight_decay
 
     def configure_optimizers(self) -> Any:
         return self.adamw(self.acoustic, betas=(0.9, 0.98), weight_decay=self.weight_decay)
@@ -55,8 +57,8 @@ class AcousticModule(StageModule):
 
     def training_step(self, batch: AcousticBatch, batch_idx: int) -> Tensor:
         chunk = self.chunks[int(torch.randint(len(self.chunks), ()))]
-        loss = self._loss(batch, chunk)
-        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.tokens))
+        loss = over_all(self._loss(batch, chunk), (batch.lens - batch.prompt_lens).sum())
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.tokens), sync_dist=True)
         return loss
 
     def validation_step(self, batch: AcousticBatch, batch_idx: int) -> None:

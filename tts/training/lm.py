@@ -6,12 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tts.data.batches import LMBatch
+from tts.data.batches import IGNORE, LMBatch
 from tts.lm.layout import Layout
 from tts.lm.model import Aligned, Bounds, Request, SpeechLM
 from tts.text.symbols import DEFAULT_SYMBOLS
 from tts.training.media import CASES, Item, duration_bars, token_use
-from tts.training.module import StageModule
+from tts.training.module import StageModule, over_all
 
 PAUSES = frozenset(i for i in range(1, len(DEFAULT_SYMBOLS)) if not DEFAULT_SYMBOLS.is_segment(i))
 
@@ -19,7 +19,7 @@ PAUSES = frozenset(i for i in range(1, len(DEFAULT_SYMBOLS)) if not DEFAULT_SYMB
 class LMModule(StageModule):
     """Args:
     lm: the model.
-    lr, warmup, total: peak learning rate, and steps of `schedules.warmup_cosine`.
+    lr, warmup, total, start, lora: see `StageModule`.
     weight_decay: of the matrices.
     """
 
@@ -33,22 +33,25 @@ class LMModule(StageModule):
         warmup: int = 200,
         total: int = 10_000,
         weight_decay: float = 0.05,
+        start: str | None = None,
+        lora: int = 0,
     ) -> None:
-        super().__init__(lr=lr, warmup=warmup, total=total)
-        self.lm, self.weight_decay = lm, weight_decay
+        super().__init__(lr=lr, warmup=warmup, total=total, start=start, lora=lora)
+        self.lm, self.weight_decay = self.begin(lm), weight_decay
 
     def configure_optimizers(self) -> Any:
         return self.adamw(self.lm, betas=(0.9, 0.95), weight_decay=self.weight_decay)
 
     def training_step(self, batch: LMBatch, batch_idx: int) -> Tensor:
         loss, right = self.lm.loss(batch.ids, batch.labels)
-        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.ids))
-        self.log("train/token_accuracy", right, batch_size=len(batch.ids))
+        loss = over_all(loss, (batch.labels != IGNORE).sum())
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.ids), sync_dist=True)
+        self.log("train/token_accuracy", right, batch_size=len(batch.ids), sync_dist=True)
         return loss
 
     def validation_step(self, batch: LMBatch, batch_idx: int) -> None:
         loss, right = self.lm.loss(batch.ids, batch.labels)
-        size = len(batch.ids)
+        size = int((batch.labels != IGNORE).sum())  # the mean over all, however they fall into batches
         self.log("val/loss", loss, prog_bar=True, batch_size=size, sync_dist=True)
         self.log("val/token_accuracy", right, batch_size=size, sync_dist=True)
 

@@ -2,7 +2,7 @@
 
 import time
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar, cast
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -10,12 +10,16 @@ from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor, nn
 
+from codec.nn.lora import add_lora
 from tts.training.logs import Curves
 from tts.training.media import Item, Media
 from tts.training.schedules import warmup_cosine
+from tts.training.start import load_start
 
 BEST, LAST = "best", "last"
 
+M = TypeVar("M", bound=nn.Module)
+T = TypeVar("T")
 Random = dict[str, Tensor]
 """The state of the random generators, by device type."""
 
@@ -26,14 +30,23 @@ class StageModule(LightningModule):
     Attributes:
         part: name of the attribute that holds the model which inference needs, also of its file.
         monitor: the validation metric, lower is better, that the best checkpoint has lowest.
+
+    Args:
+        lr, warmup, total: peak learning rate, and steps of `schedules.warmup_cosine`.
+        start: a part's .safetensors file whose weights to begin with; None for fresh ones.
+        lora: rank of the adapters that alone are trained (`codec.nn.lora`); 0 trains all weights.
     """
 
     part: ClassVar[str]
     monitor: ClassVar[str] = "val/loss"
 
-    def __init__(self, *, lr: float, warmup: int, total: int) -> None:
+    def __init__(
+        self, *, lr: float, warmup: int, total: int, start: str | None = None, lora: int = 0
+    ) -> None:
         super().__init__()
         self.lr, self.warmup, self.total = lr, warmup, total
+        self.start, self.lora = start, lora
+        self._matrices: set[str] = set()
         self._random: Random | None = None
         self._stepping = False
         self._resumed = False
@@ -41,13 +54,41 @@ class StageModule(LightningModule):
     def configure_callbacks(self) -> list[Callback]:
         """Checkpoints, unless they are turned off, curves and pictures, all below the run's folder."""
         folder = Path(self.trainer.default_root_dir)
-        kept = [Best(folder, self.monitor), Last(folder)] if self.trainer.checkpoint_callbacks else []
+        kept: list[Callback] = []
+        if self.trainer.checkpoint_callbacks:
+            kept.append(Best(folder, self.monitor))
+            if not any(
+                isinstance(callback, Last) for callback in cast(Any, self.trainer).callbacks
+            ):  # of the config
+                kept.append(Last())
         return [Curves(), Media(folder / "media"), *kept]
+
+    def begin(self, model: M) -> M:
+        """The model as its training begins: with the weights of `start`, and with adapters where `lora` asks.
+
+        Raises:
+            UserError: `start` is no part of a model, or of a model of other sizes.
+        """
+        if self.start is not None:
+            load_start(model, Path(self.start))
+        if self.lora:
+            add_lora(model, self.lora)
+        return model
+
+    def setup(self, stage: str) -> None:
+        """Note which weights are matrices: a strategy that shards them makes all of them flat."""
+        self._matrices = self._find_matrices()
+
+    def _find_matrices(self) -> set[str]:
+        return {name for name, weight in self.named_parameters() if weight.ndim >= 2}
 
     def adamw(self, model: nn.Module, *, betas: tuple[float, float], weight_decay: float) -> Any:
         """AdamW with warm-up and cosine; weight decay for matrices, none for norms, biases and other vectors."""
-        matrices = [p for p in model.parameters() if p.ndim >= 2]
-        vectors = [p for p in model.parameters() if p.ndim < 2]
+        own = {id(p) for p in model.parameters() if p.requires_grad}
+        learning = [(whole_name(name), p) for name, p in self.named_parameters() if id(p) in own]
+        known = self._matrices or self._find_matrices()
+        matrices = [p for name, p in learning if name in known]
+        vectors = [p for name, p in learning if name not in known]
         groups = [
             {"params": matrices, "weight_decay": weight_decay},
             {"params": vectors, "weight_decay": 0.0},
@@ -55,6 +96,11 @@ class StageModule(LightningModule):
         optimizer = torch.optim.AdamW(groups, self.lr, betas=betas)
         schedule = warmup_cosine(optimizer, warmup=self.warmup, total=self.total)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def log(self, *args: Any, **settings: Any) -> None:
+        """Lightning's, but for the mean over devices: of whole batch sizes it would cut the fraction off."""
+        size = settings.pop("batch_size", None)
+        super().log(*args, batch_size=None if size is None else float(size), **settings)  # type: ignore
 
     def show(self, batch: Any) -> list[Item]:
         """Pictures and sounds of a validation batch's first cases; called in evaluation mode, without gradients."""
@@ -116,11 +162,19 @@ class Last(Checkpoint):
 
     Not `ModelCheckpoint`, which for optimizers stepped by hand saves where the count of steps divides by a number;
     with two optimizers to a batch it may step over it for ever.
+
+    A config that wants other numbers names it among ``trainer.callbacks``.
+
+    Args:
+        steps, seconds: see above.
     """
 
-    def __init__(self, folder: Path, *, steps: int = 100, seconds: float = 300.0) -> None:
-        self.path, self.steps, self.seconds = folder / "checkpoints" / f"{LAST}.ckpt", steps, seconds
+    def __init__(self, *, steps: int = 100, seconds: float = 300.0) -> None:
+        self.path, self.steps, self.seconds = Path("checkpoints", f"{LAST}.ckpt"), steps, seconds
         self._step, self._time = 0, 0.0
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self.path = Path(trainer.default_root_dir, "checkpoints", f"{LAST}.ckpt")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._step, self._time = trainer.global_step, time.monotonic()
@@ -149,6 +203,29 @@ class Last(Checkpoint):
             self._time = time.monotonic()
 
 
+def whole_name(name: str) -> str:
+    """A weight's name without what FSDP puts into it."""
+    return name.replace("_fsdp_wrapped_module.", "")
+
+
+def over_all(loss: Tensor, things: Tensor) -> Tensor:
+    """A loss weighted such that its mean over the devices is the mean over the things of all of them.
+
+    Gradients are averaged over the devices, each counting the same, though one may have fewer frames or tokens in
+    its batch than another.
+
+    Args:
+        loss: the mean over the things in this device's batch, ().
+        things: their number, ().
+    """
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return loss
+    total = things.detach().clone()
+    torch.distributed.all_reduce(total)
+    share = things / (total / torch.distributed.get_world_size())
+    return loss * share.to(loss.dtype)
+
+
 def get_random() -> Random:
     """The state of this process's generators."""
     state = {"cpu": torch.get_rng_state()}
@@ -164,10 +241,10 @@ def set_random(state: Random) -> None:
         torch.cuda.set_rng_state(state["cuda"].cpu())
 
 
-def gather(state: Random) -> list[Random]:
-    """Every process's state, by rank."""
+def gather(thing: T) -> list[T]:
+    """Every process's own, by rank."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return [state]
-    states: list[Any] = [None] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(states, state)
-    return states
+        return [thing]
+    things: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(things, thing)
+    return things

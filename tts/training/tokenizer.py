@@ -13,8 +13,8 @@ from codec.nn.masks import length_mask
 from codec.tokenizer.model import Reading, Tokenizer, best_path
 from tts.data.batches import TokenizerBatch
 from tts.text.symbols import DEFAULT_SYMBOLS
-from tts.training.media import CASES, Item, aligned_frames, token_use
-from tts.training.module import StageModule
+from tts.training.media import CASES, Item, Sound, aligned_frames, griffin_lim, token_use
+from tts.training.module import StageModule, gather
 from tts.training.probe import speaker_probe
 
 
@@ -25,7 +25,7 @@ class TokenizerModule(StageModule):
         which teaches the tokens to leave the voice and the room out.
     before_weight: of CTC before the quantiser (intermediate CTC, Lee & Watanabe 2021, 2102.03216).
     envelope_weight: of the coarse envelope's L1 distance, standard deviations.
-    lr, warmup, total: peak learning rate, and steps of `schedules.warmup_cosine`.
+    lr, warmup, total, start: see `StageModule`.
     """
 
     part = "tokenizer"
@@ -41,9 +41,10 @@ class TokenizerModule(StageModule):
         lr: float = 1e-3,
         warmup: int = 300,
         total: int = 10_000,
+        start: str | None = None,
     ) -> None:
-        super().__init__(lr=lr, warmup=warmup, total=total)
-        self.tokenizer, self.augment = tokenizer, augment
+        super().__init__(lr=lr, warmup=warmup, total=total, start=start)
+        self.tokenizer, self.augment = self.begin(tokenizer), augment
         self.before_weight, self.envelope_weight = before_weight, envelope_weight
         self._seen: list[tuple[Tensor, Tensor]] = []
         self._errors = {"before": [0, 0], "after": [0, 0]}
@@ -80,8 +81,8 @@ class TokenizerModule(StageModule):
             with torch.no_grad():
                 frames = self.augment(frames, self.tokenizer.spec.frames.floor)
         loss, parts, _ = self.losses(batch, frames)
-        self.log_dict({f"train/{k}": v for k, v in parts.items()}, batch_size=len(frames))
-        self.log("train/loss", loss, prog_bar=True, batch_size=len(frames))
+        self.log_dict({f"train/{k}": v for k, v in parts.items()}, batch_size=len(frames), sync_dist=True)
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(frames), sync_dist=True)
         return loss
 
     def on_validation_epoch_start(self) -> None:
@@ -103,20 +104,22 @@ class TokenizerModule(StageModule):
             self._seen.append((row[:n].cpu(), speaker.cpu()))
 
     def on_validation_epoch_end(self) -> None:
-        for name, (wrong, total) in self._errors.items():
+        errors, seen = gather(self._errors), [one for part in gather(self._seen) for one in part]
+        for name in self._errors:
+            wrong, total = (sum(one[name][i] for one in errors) for i in (0, 1))
             self.log(f"val/per_{name}", wrong / max(1, total), prog_bar=name == "after", sync_dist=True)
-        codes = torch.cat([row for row, _ in self._seen])
+        codes = torch.cat([row for row, _ in seen])
         used, perplexity = code_use(codes, self.tokenizer.spec.codes)
         self.log_dict({"val/codes_used": used, "val/perplexity": perplexity}, sync_dist=True)
-        speakers = torch.stack([speaker for _, speaker in self._seen])
+        speakers = torch.stack([speaker for _, speaker in seen])
         with torch.inference_mode(False), torch.enable_grad():
-            probe = speaker_probe([row for row, _ in self._seen], speakers, self.tokenizer.spec.codes)
+            probe = speaker_probe([row for row, _ in seen], speakers, self.tokenizer.spec.codes)
         self.log_dict(
             {"val/speaker_probe": probe.accuracy, "val/speaker_chance": probe.chance}, sync_dist=True
         )
 
     def show(self, batch: TokenizerBatch) -> list[Item]:
-        """The use of the codes, and where the tokens say that each phoneme starts."""
+        """The use of the codes, where the tokens say that each phoneme starts, and roughly how that sounds."""
         spec, reading = self.tokenizer.spec, self.tokenizer(batch.frames, batch.frame_lens)
         codes = reading.codes[length_mask(reading.lens, reading.codes.shape[1])]
         items: list[Item] = [token_use("tokens", {"first batch": codes}, spec.codes)]
@@ -130,6 +133,9 @@ class TokenizerModule(StageModule):
             names = [DEFAULT_SYMBOLS.symbols[label] for label in labels.tolist()]
             frames = batch.frames[i, : int(batch.frame_lens[i])]
             items.append(aligned_frames(f"alignment{i}", frames, spec.frames, starts, names))
+            if spec.frames.kind == "mel":
+                wav = griffin_lim(frames, spec.frames)
+                items.append(Sound(f"recording{i}_rough", wav, spec.frames.sample_rate))
         return items
 
 

@@ -32,7 +32,7 @@ class VocoderModule(StageModule):
         adversarial_from: first step with adversaries; negative for never.
         mel_scales: (window in samples, mel bands) of each mel distance, hop = window / 4.
         mel_weight, feature_weight: weights in the generator's loss, next to the adversarial term's 1.
-        lr, warmup, total: peak learning rate, and steps of `schedules.warmup_cosine`.
+        lr, warmup, total, start: see `StageModule`.
     """
 
     part = "vocoder"
@@ -59,10 +59,11 @@ class VocoderModule(StageModule):
         lr: float = 5e-4,
         warmup: int = 200,
         total: int = 100_000,
+        start: str | None = None,
     ) -> None:
-        super().__init__(lr=lr, warmup=warmup, total=total)
+        super().__init__(lr=lr, warmup=warmup, total=total, start=start)
         self.automatic_optimization = False
-        self.vocoder, self.features = vocoder, features
+        self.vocoder, self.features = self.begin(vocoder), features
         self.spec = cast(FrameSpec, features.spec)
         rate = self.spec.sample_rate
         self.mel_losses = nn.ModuleList(
@@ -110,7 +111,7 @@ class VocoderModule(StageModule):
                 [self.discriminator_loss(d, real, fake.detach()) for d in self.discriminators]
             ).sum()
             self._update(optimizers[1], loss, self.discriminators)
-            self.log("train/discriminator", loss)
+            self.log("train/discriminator", loss, sync_dist=True)
         mel = self.mel_distance(fake, real)
         loss = self.mel_weight * mel
         if adversarial:
@@ -121,8 +122,8 @@ class VocoderModule(StageModule):
         # that of the adversaries begins when they do
         for schedule in self._schedules()[: 1 + adversarial]:
             schedule.step()
-        self.log("train/mel", mel, prog_bar=True)
-        self.log("train/loss", loss)
+        self.log("train/mel", mel, prog_bar=True, sync_dist=True)
+        self.log("train/loss", loss, sync_dist=True)
 
     @property
     def vocoder_step(self) -> int:
@@ -158,7 +159,9 @@ class VocoderModule(StageModule):
 
     def validation_step(self, batch: VocoderBatch, batch_idx: int) -> None:
         fake, real = self.generate(batch.wav)
-        self.log("val/mel", self.mel_distance(fake, real), prog_bar=True, batch_size=len(real))
+        self.log(
+            "val/mel", self.mel_distance(fake, real), prog_bar=True, batch_size=len(real), sync_dist=True
+        )
 
     def show(self, batch: VocoderBatch) -> list[Item]:
         """Recordings and the copies made of them, to see and to hear."""
