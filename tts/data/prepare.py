@@ -16,13 +16,11 @@ import json
 import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import chain
-from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import soundfile
@@ -32,20 +30,18 @@ from lhotse.array import Array
 from torch import nn
 from tqdm import tqdm
 
-from codec.audio import read_audio
 from codec.errors import UserError
 from codec.spec import FrameSpec
 from tts.data.manifest import SPLITS, Bad, ManifestError, Row, line_error, read_bytes, read_manifest
+from tts.data.parallel import ordered_map
+from tts.data.segment import read_row
 from tts.text.frontend import Frontend
 from tts.text.symbols import DEFAULT_SYMBOLS
-
-T = TypeVar("T")
 
 FORMAT = 1  # of the folder; part of its fingerprint
 DEV_SHARE = 0.02
 DEV_LEAST = 4
 PHONEMIZE_BATCH = 256
-CHUNK = 8  # utterances handed to a process at a time
 
 
 class Prepared(NamedTuple):
@@ -243,7 +239,7 @@ def _store_all(
     result: dict[str, Stored] = {}
     bad: list[Bad] = []
     with tqdm(total=len(rows), desc="frames", unit="utt", disable=not progress) as bar:
-        for row, answer in zip(rows, _map(store, rows, jobs), strict=True):
+        for row, answer in zip(rows, ordered_map(store, rows, jobs), strict=True):
             bar.update()
             if isinstance(answer, Stored):
                 result[row.id] = answer
@@ -252,22 +248,6 @@ def _store_all(
             if not skip_bad:
                 raise bad[0].error
     return result, bad
-
-
-def _map(call: Callable[[Row], T], rows: Sequence[Row], jobs: int) -> Iterator[T]:
-    if jobs <= 1:
-        yield from map(call, rows)
-        return
-    jobs = min(jobs, -(-len(rows) // CHUNK))  # a process takes seconds to start
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_one_thread) as pool:
-        try:
-            yield from pool.map(call, rows, chunksize=CHUNK)
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-def _one_thread() -> None:
-    torch.set_num_threads(1)
 
 
 def _try_store(row: Row, *, out: Path, extractor: nn.Module) -> Stored | UserError:
@@ -281,20 +261,22 @@ def _try_store(row: Row, *, out: Path, extractor: nn.Module) -> Stored | UserErr
 def _store(row: Row, out: Path, extractor: nn.Module) -> Stored:
     """Compute and write one utterance, unless its files are there.
 
-    The files' names hash the audio's path, size and time and the spec: a file that exists is the right one.
+    The files' names hash the audio's path, size and time, the piece of it, and the spec: a file that exists is
+    the right one.
     """
     spec = _spec(extractor)
     stat = row.audio.stat()
-    key = _hash(str(row.audio), stat.st_size, stat.st_mtime_ns, asdict(spec), FORMAT)[:20]
+    piece = () if row.offset is None and row.channel is None else (row.offset, row.duration, row.channel)
+    key = _hash(str(row.audio), stat.st_size, stat.st_mtime_ns, asdict(spec), FORMAT, *piece)[:20]
     frames, audio = f"frames/{key[:2]}/{key}.npy", f"audio/{key[:2]}/{key}.flac"
     if (out / frames).is_file() and (out / audio).is_file():
         shape = np.load(out / frames, mmap_mode="r").shape
         return Stored(frames, list(shape), audio, soundfile.info(str(out / audio)).frames)
 
-    wav = read_audio(row.audio, spec.sample_rate)
+    wav = read_row(row, spec.sample_rate)
     array = extractor(wav[None].to(_device(extractor)))[0].cpu().half().numpy()
     if not np.isfinite(array).all():
-        raise UserError(f"{row.audio} gives frames that are not finite")
+        raise UserError(f"{row.id} gives frames that are not finite")
     for name in (frames, audio):
         (out / name).parent.mkdir(parents=True, exist_ok=True)
     _write_atomically(
@@ -322,7 +304,7 @@ def _cut(row: Row, phonemes: str, stored: Stored, spec: FrameSpec) -> MonoCut:
         text=row.text,
         language=row.language,
         speaker=row.speaker,
-        custom={"phonemes": phonemes},
+        custom={"phonemes": phonemes, **({} if row.text_by is None else {"text_by": row.text_by})},
     )
     folder, name = os.path.split(stored.frames)
     frames = Array("numpy_files", storage_path=folder, storage_key=name, shape=stored.shape)
