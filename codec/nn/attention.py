@@ -4,6 +4,8 @@ State is passed, never hidden: attention takes a `KVCache` and appends to it; wi
 whole sequence. Shapes: B batch, T new positions, S cached and new positions, H heads, D numbers per head.
 """
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -51,6 +53,28 @@ class KVCache:
             rows = batch or self._k.shape[0]
             other._k, other._v = (t.expand(rows, -1, -1, -1).clone() for t in (self._k, self._v))
         return other
+
+    @classmethod
+    def joined(cls, rows: Sequence[tuple["KVCache", int]], room: int) -> "KVCache":
+        """One cache whose rows are rows of others, filled up on the left to the longest; the others stay as they are.
+
+        Args:
+            rows: cache and number of the row in it.
+            room: positions still to come; there is space for exactly so many more.
+        """
+        made = cls(max(cache.length for cache, _ in rows) + room)
+        made.length = made.capacity - room
+        like = rows[0][0]._k
+        assert like is not None
+        made._k, made._v = (
+            like.new_zeros(len(rows), like.shape[1], made.capacity, like.shape[3]) for _ in range(2)
+        )
+        for i, (cache, row) in enumerate(rows):
+            assert cache._k is not None and cache._v is not None
+            place = slice(made.length - cache.length, made.length)
+            made._k[i, :, place] = cache._k[row, :, : cache.length]
+            made._v[i, :, place] = cache._v[row, :, : cache.length]
+        return made
 
 
 def rope(positions: Tensor, dim: int, theta: float = 10_000.0) -> tuple[Tensor, Tensor]:

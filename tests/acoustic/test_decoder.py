@@ -105,6 +105,23 @@ def test_a_row_alone_equals_the_row_in_a_batch(guidance: float, chunk: int | Non
         torch.testing.assert_close(row, alone, atol=1e-4, rtol=1e-4)
 
 
+def test_rows_that_share_a_prompt_take_it_in_once() -> None:
+    decoder = lively()
+    (prompt, a, noise_a), (_, b, noise_b) = case(7, 5, 1), case(7, 9, 2)
+    calls: list[int] = []
+    decoder.dit.register_forward_pre_hook(lambda _, args: calls.append(args[0].shape[1]))
+    together = decoder.decode([prompt, prompt], [a, b], [noise_a, noise_b], steps=3)
+    assert calls == [28] * 3 + [36] * 3
+    state = decoder.start(prompt[0][None], prompt[1][None], steps=3)
+    from_state = decoder.decode([state, state], [a, b], [noise_a, noise_b])
+    for one, other in zip(together, from_state, strict=True):
+        assert torch.equal(one, other)
+    assert state.length == 14  # as it was
+    fewer = decoder.start(prompt[0][None], prompt[1][None], steps=2)
+    with pytest.raises(ValueError, match="different steps or guidance"):
+        decoder.decode([state, fewer], [a, b], [noise_a, noise_b])
+
+
 @torch.no_grad()
 def test_prompt_positions_never_change_with_the_target() -> None:
     decoder = lively()
@@ -188,7 +205,9 @@ def test_without_guidance_the_network_runs_one_row() -> None:
         state = decoder.start(frames[None], prompt_tokens[None], steps=2, guidance=guidance)
         decoder.decode_chunk(state, tokens[None], noise[None])
         decoder.decode([(frames, prompt_tokens)], [tokens], [noise], steps=2, guidance=guidance)
-        assert rows == [count] * 6
+        assert rows == [count] * 8
+        decoder.decode([state], [tokens], [noise])  # the prompt is not taken in again
+        assert rows == [count] * 10
 
 
 # ------------------------------------------------------------------------------------------------------ loss

@@ -33,6 +33,11 @@ class FlowState:
     speaker: Tensor
     guidance: float
 
+    @property
+    def length(self) -> int:
+        """Positions taken in so far."""
+        return self.caches[0][0].length
+
     def copy(self) -> "FlowState":
         """An independent state: what one stream adds, another does not see."""
         return FlowState([[c.copy() for c in layers] for layers in self.caches], self.speaker, self.guidance)
@@ -161,7 +166,7 @@ class FlowDecoder(nn.Module):
     @torch.inference_mode()
     def decode(
         self,
-        prompts: Sequence[tuple[Tensor, Tensor]],
+        prompts: Sequence[tuple[Tensor, Tensor] | FlowState],
         tokens: Sequence[Tensor],
         noise: Sequence[Tensor],
         *,
@@ -172,44 +177,69 @@ class FlowDecoder(nn.Module):
         """Frames (T, D) for every row, all in one batch.
 
         Args:
-            prompts: of each row, frames (T, D) and tokens (N,).
+            prompts: of each row, frames (T, D) and tokens (N,), taken in once where rows share them; or what `start`
+                made of them, which stays as it is and spares that, too.
             tokens: of each row, (N,).
             noise: of each row, (T, D) standard normal.
-            steps, guidance: as in `start`.
+            steps, guidance: as in `start`, and as in the states where those are given.
             chunk: tokens per chunk; None for one chunk, which hears the whole utterance.
         """
+        started: dict[int, FlowState] = {}
+        for one in prompts:
+            if id(one) not in started:
+                started[id(one)] = (
+                    one
+                    if isinstance(one, FlowState)
+                    else self.start(one[0][None], one[1][None], steps=steps, guidance=guidance)
+                )
+        states = [started[id(one)] for one in prompts]
+        if any((len(s.caches), s.guidance) != (len(states[0].caches), states[0].guidance) for s in states):
+            raise ValueError("the prompts were started with different steps or guidance")
         device, per = self.mean.device, self.spec.frames_per_token
-        prompt_lens = torch.tensor([len(t) for _, t in prompts], device=device)
-        lens = prompt_lens + torch.tensor([len(t) for t in tokens], device=device)
-        n = int(lens.max())
-        ids = torch.full((len(tokens), n), self.spec.codes, device=device)
-        given, x = (torch.zeros(len(tokens), n * per, self.spec.frames.dim, device=device) for _ in range(2))
-        speakers = []
-        for i, ((frames, prompt_tokens), row, row_noise) in enumerate(
-            zip(prompts, tokens, noise, strict=True)
-        ):
-            start, end = len(prompt_tokens), len(prompt_tokens) + len(row)
-            ids[i, :start], ids[i, start:end] = prompt_tokens, row
-            clean = self.scale(frames)
-            given[i, : start * per], x[i, start * per : end * per] = clean, row_noise
-            speakers.append(self.dit.speaker(clean[None], torch.tensor([len(clean)], device=device)))
-        speaker, rows = torch.cat(speakers), len(tokens)
-        prompt = length_mask(prompt_lens, n)
-        mask = self.mask(prompt_lens, lens, n, chunk)
-        if guidance:
+        lens, count = torch.tensor([len(row) for row in tokens], device=device), len(tokens)
+        size = int(lens.max())
+        ids = torch.full((count, size), self.spec.codes, device=device)
+        x = torch.zeros(count, size * per, self.spec.frames.dim, device=device)
+        for i, (row, row_noise) in enumerate(zip(tokens, noise, strict=True)):
+            ids[i, : len(row)], x[i, : len(row_noise)] = row, row_noise
+        # the rows with their conditions, then the same rows without
+        sides = [(state, side) for side in range(len(states[0].speaker)) for state in states]
+        copies = len(sides) // count
+        if copies == 2:
             ids = torch.cat([ids, torch.full_like(ids, self.spec.codes)])
-            given = torch.cat([given, torch.zeros_like(given)])
-            speaker = torch.cat([speaker, self.dit.no_speaker.expand(rows, -1)])
-            prompt, mask = prompt.repeat(2, 1), mask.repeat(2, 1, 1, 1)
-        prompt_frames = prompt.repeat_interleave(per, dim=1)[..., None]
+        speaker = torch.stack([state.speaker[side] for state, side in sides])
+        past = torch.tensor([state.length for state, _ in sides], device=device)
+        mask = self._mask_behind(past, lens.repeat(copies), size, chunk)
+        prompt = torch.zeros_like(ids, dtype=torch.bool)
 
         def velocity(x: Tensor, t: float, step: int) -> Tensor:
-            both = torch.cat([x, x]) if guidance else x
-            both = torch.where(prompt_frames, given, both)
-            times = torch.full((len(both),), t, device=device)
-            v: Tensor = self.dit(both, times, ids, speaker, prompt=prompt, mask=mask)
-            return (1 + guidance) * v[:rows] - guidance * v[rows:] if guidance else v
+            layers = zip(*(state.caches[step] for state, _ in sides), strict=True)
+            caches = [
+                KVCache.joined([(c, side) for c, (_, side) in zip(layer, sides, strict=True)], mask.shape[2])
+                for layer in layers
+            ]
+            times = torch.full((len(sides),), t, device=device)
+            v: Tensor = self.dit(
+                x.repeat(copies, 1, 1),
+                times,
+                ids,
+                speaker,
+                prompt=prompt,
+                mask=mask,
+                caches=caches,
+                past=past,
+            )
+            guidance = states[0].guidance
+            return v if copies == 1 else (1 + guidance) * v[:count] - guidance * v[count:]
 
-        frames = self.unscale(solve(velocity, x, steps))
-        spans = zip(prompt_lens.tolist(), lens.tolist(), strict=True)
-        return [frames[i, start * per : end * per] for i, (start, end) in enumerate(spans)]
+        frames = self.unscale(solve(velocity, x, len(states[0].caches)))
+        return [frames[i, : n * per] for i, n in enumerate(lens.tolist())]
+
+    def _mask_behind(self, past: Tensor, lens: Tensor, size: int, chunk: int | None) -> Tensor:
+        """(B, 1, P, past and P) mask of targets of `size` tokens behind cached prompts of `past` (B,) positions, which
+        are filled up on the left."""
+        first = torch.zeros_like(lens)
+        target = self.mask(first, lens, size, chunk)
+        longest = int(past.max())
+        prompt = torch.arange(longest, device=past.device) >= longest - past[:, None]
+        return torch.cat([prompt[:, None, None].expand(-1, -1, target.shape[2], -1), target], dim=-1)

@@ -147,6 +147,7 @@ class DiT(nn.Module):
         prompt: Tensor,
         mask: Tensor | None = None,
         caches: list[KVCache] | None = None,
+        past: Tensor | None = None,
     ) -> Tensor:
         """(B, T, D) frames -> velocity (B, T, D).
 
@@ -158,14 +159,19 @@ class DiT(nn.Module):
             prompt: (B, N) bool, True for the tokens of the voice prompt.
             mask: bool, broadcastable to (B, heads, P, P), True where a position may look; None for everywhere.
             caches: from `new_caches`; what was seen before, to which these positions are added.
+            past: (B,) positions seen before, where the rows' caches are filled up to one length; else the caches say.
         """
         x = self.frames_in(rearrange(frames, "b (p f) d -> b p (f d)", f=self.patch))
         tokens_x = self.tokens_in(tokens) + self.is_prompt * prompt[..., None]
         tokens_x = repeat(tokens_x, "b n d -> b (n k) d", k=self.per_token)
         place = self.place.repeat(tokens.shape[1], 1)
         x = x + self.token_mix(tokens_x + place)
-        past = caches[0].length if caches else 0
-        cos, sin = rope(torch.arange(past, past + x.shape[1], device=x.device), self.head_dim)
+        positions = torch.arange(x.shape[1], device=x.device)
+        if past is not None:
+            positions = past[:, None, None] + positions
+        elif caches:
+            positions = caches[0].length + positions
+        cos, sin = rope(positions, self.head_dim)
         condition = F.silu(self.time(t) + speaker)
         modulation = self.modulate(condition).unflatten(-1, (6, -1))
         for i, block in enumerate(self.blocks):
