@@ -27,6 +27,7 @@ from codec.errors import AudioError
 PathLike = str | os.PathLike[str]
 FloatArray = npt.NDArray[np.float32]
 
+FADE = 0.005  # seconds
 SILENCE_DBFS = -60.0  # a recording whose loudest sample is below this holds no usable speech
 RATES = (4_000, 768_000)  # Hz; outside, a header is broken or the file is no recording of a voice
 _BLOCK = 1 << 20  # frames decoded at a time: a header that lies about its length costs no memory
@@ -305,7 +306,7 @@ def normalize_loudness(wav: Tensor, sample_rate: int, target: float = -23.0, *, 
 
 
 def fade(
-    wav: Tensor, sample_rate: int, *, start: bool = True, end: bool = True, seconds: float = 0.005
+    wav: Tensor, sample_rate: int, *, start: bool = True, end: bool = True, seconds: float = FADE
 ) -> Tensor:
     """Fade a waveform (samples,) in at its start and out at its end, raised-cosine, to exactly zero.
 

@@ -65,3 +65,32 @@ def test_the_head_follows_the_frames_hop() -> None:
     spec = FrameSpec("encodec", 24_000, 320, 128, 0.0)
     vocoder = VocosVocoder(dim=32, intermediate_dim=48, num_layers=1, spec=spec)
     assert vocoder(torch.randn(2, 11, 128)).shape == (2, 10 * 320)
+
+
+@pytest.mark.parametrize("chunks", [[40], [1] * 40, [3, 1, 17, 2, 17], [12, 12, 12, 4], [2]])
+@torch.no_grad()
+def test_chunks_join_to_what_one_pass_gives(chunks: list[int]) -> None:
+    torch.manual_seed(0)
+    vocoder = VocosVocoder(dim=32, intermediate_dim=48, num_layers=3).eval()
+    for parameter in vocoder.parameters():  # biases and norms that matter, too
+        torch.nn.init.normal_(parameter, std=0.2)
+    frames = torch.randn(2, sum(chunks), 100)
+    state, out = vocoder.start(), []
+    for n, chunk in enumerate(frames.split(chunks, dim=1)):
+        out.append(vocoder.decode_chunk(state, chunk, last=n == len(chunks) - 1))
+    joined, whole = torch.cat(out, dim=1), vocoder(frames)
+    assert whole.abs().max() > 0.05
+    torch.testing.assert_close(joined, whole, atol=1e-5, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_a_stream_is_behind_by_what_the_layers_look_ahead() -> None:
+    vocoder = VocosVocoder(dim=32, intermediate_dim=48, num_layers=3).eval()
+    state = vocoder.start()
+    assert vocoder.delay == 4 * 3 + 2
+    out = vocoder.decode_chunk(state, torch.randn(1, 30, 100))
+    assert out.shape == (1, (30 - vocoder.delay) * 256)
+    assert vocoder.decode_chunk(state, torch.randn(1, 5, 100)).shape == (1, 5 * 256)
+    assert vocoder.decode_chunk(state, torch.randn(1, 1, 100), last=True).shape == (1, (vocoder.delay) * 256)
+    with pytest.raises(AssertionError, match="ended"):
+        vocoder.decode_chunk(state, torch.randn(1, 1, 100))
