@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import re
 import shutil
@@ -141,7 +142,8 @@ def test_a_text_alone_speaks(infer: Infer, model: Path, monkeypatch: pytest.Monk
     finally:
         checkpoint._embedded.cache_clear()
     assert (status, err) == (0, "")
-    first, second, third = out.splitlines()
+    first, second, third, fourth = out.splitlines()
+    assert re.fullmatch(r"check  1 of 1 sentences read well, \d+% phoneme errors, 0 made again", fourth)
     assert re.fullmatch(rf"model  {model}, the embedded one: 0\.\d million parameters, on cpu", first)
     said = re.fullmatch(
         rf"voice  {model}/prompt\.flac: ([0-9.]+) s, read in it by the tokenizer: (\S+)", second
@@ -229,6 +231,108 @@ def test_an_existing_file_is_overwritten_only_by_force(infer: Infer, model: Path
     assert err == "error: 'out.wav' exists already; choose another name, or overwrite it with --force\n"
     assert infer("--model", model, "--text", ONE, "--force").status == 0
     assert len(samples(Path("out.wav"))) > 5000
+
+
+# ---------------------------------------------------------------------------- checks, times, pronunciations
+
+
+@pytest.fixture
+def unread(model: Path, tmp_path: Path) -> Path:
+    """The same model, whose tokenizer is now expected to read well, and does not: its weights are random."""
+    folder = Path(shutil.copytree(model, tmp_path / "models" / "unread"))
+    (folder / "reading.json").unlink()
+    return folder
+
+
+def test_sentences_that_read_badly_are_warned_of(infer: Infer, unread: Path) -> None:
+    status, out, err = infer("--model", unread, "--text", MORE, "--retries", 1)
+    assert status == 0 and len(samples(Path("out.wav"))) > 5000
+    lines = [line for line in err.splitlines() if line.startswith("warning: ")]
+    pattern = r"warning: sentence (\d) of 3, '(.*)', may be said wrongly: .*phoneme.*, after 2 attempts"
+    found = [re.fullmatch(pattern, line) for line in lines]
+    assert [(m[1], m[2]) for m in found if m] == [
+        (str(n), t) for n, t in enumerate(re.findall(r"\S.*?[.!]", MORE), 1)
+    ]
+    assert re.search(r"^check  0 of 3 sentences read well, \d+% phoneme errors, 3 made again$", out, re.M)
+
+
+def test_many_warnings_are_cut_short(infer: Infer, unread: Path) -> None:
+    _, _, err = infer("--model", unread, "--text", f"{MORE} {MORE} {MORE}", "--retries", 0)
+    lines = [line for line in err.splitlines() if line.startswith("warning: ")]
+    assert len(lines) == 6 and lines[-1] == "warning: so may be 4 others" and "at once" in lines[0]
+
+
+def test_strict_writes_nothing(infer: Infer, unread: Path) -> None:
+    args = ("--model", unread, "--text", ONE, "--retries", 1, "--timestamps", "a.srt", "--strict")
+    status, out, err = infer(*args)
+    assert status == 2 and out == ""
+    assert (
+        err.startswith(f"error: sentence 1, {ONE!r}, reads badly after 2 attempts (") and err.count("\n") == 1
+    )
+    assert [path.name for path in Path.cwd().iterdir()] == ["models"]
+
+
+def test_strict_is_silent_where_all_is_well(infer: Infer, model: Path) -> None:
+    status, _, err = infer("--model", model, "--text", ONE, "--strict")
+    assert (status, err) == (0, "")
+
+
+@pytest.mark.parametrize("ending", ["json", "srt", "vtt", "TextGrid"])
+def test_timestamps_are_written_beside_the_speech(infer: Infer, model: Path, ending: str) -> None:
+    text = "Dr. Smith paid $3.50."
+    status, out, err = infer("--model", model, "--text", text, "--timestamps", f"a.{ending}")
+    assert (status, err) == (0, "") and f"wrote  a.{ending}: the times of 4 words\n" in out
+    written = Path(f"a.{ending}").read_text(encoding="utf-8")
+    if ending == "json":
+        read = json.loads(written)
+        assert read["duration"] == round(len(samples(Path("out.wav"))) / RATE, 3)
+        (sentence,) = read["sentences"]
+        assert [word["text"] for word in sentence["words"]] == text.split()
+        assert sentence["quality"]["attempts"] == 1
+    else:
+        assert "$3.50." in written
+    status, _, err = infer("--model", model, "--text", text, "--timestamps", f"a.{ending}", "--out", "b.wav")
+    assert status == 2 and f"'a.{ending}' exists already" in err and not Path("b.wav").exists()
+
+
+def test_a_lexicon_changes_what_is_said(infer: Infer, model: Path) -> None:
+    Path("words.txt").write_text("seal\tˈwɪn\n", encoding="utf-8")
+    for name, text, more in (
+        ("a", ONE, ()),
+        ("b", ONE, ("--lexicon", "words.txt")),
+        ("c", ONE.replace("seal", "<phoneme ph='ˈwɪn'>seal</phoneme>"), ()),
+    ):
+        assert infer("--model", model, "--text", text, "--out", f"{name}.wav", *more).status == 0
+    assert Path("b.wav").read_bytes() == Path("c.wav").read_bytes() != Path("a.wav").read_bytes()
+
+
+def test_a_pause_is_as_long_as_it_says(infer: Infer, model: Path) -> None:
+    lengths = []
+    for n, pause in enumerate(("0s", "800ms")):
+        assert (
+            infer("--model", model, "--text", f"Our aim. [pause {pause}] A seal.", "--out", f"{n}.wav").status
+            == 0
+        )
+        lengths.append(len(samples(Path(f"{n}.wav"))))
+    # no pause, no comma: the first sentence has a mark already, so both say the same
+    assert lengths[1] - lengths[0] == round(0.8 * RATE)
+
+
+def test_candidates_reach_the_model(infer: Infer, model: Path) -> None:
+    for name, count in (("a", 1), ("b", 6)):
+        assert (
+            infer("--model", model, "--text", ONE, "--candidates", count, "--out", f"{name}.wav").status == 0
+        )
+    assert not np.array_equal(samples(Path("a.wav")), samples(Path("b.wav")))
+
+
+@pytest.mark.parametrize(
+    "option", [("--timestamps", "a.srt"), ("--strict",), ("--retries", "1"), ("--lexicon", "x")]
+)
+def test_what_is_about_a_text_does_not_go_with_conversion(
+    infer: Infer, model: Path, recordings: dict[str, Path], option: tuple[str, ...]
+) -> None:
+    refused(infer("--model", model, "--convert", recordings["good"], *option), f"{option[0]} is about a text")
 
 
 # -------------------------------------------------------------------------------------------------------- voices
@@ -366,6 +470,10 @@ BAD: list[tuple[list[str], list[str]]] = [
     (["--text", "🙂 → *"], ["can be spoken"]),
     (["--language", "klingonese"], ["language 'klingonese' is unknown"]),
     (["--language", ""], ["language '' is unknown"]),
+    (["--text", "A [pause 3] b"], ["[pause 3] does not say how long in s or ms"]),
+    (["--text", "<phoneme ph='!'>b</phoneme>"], ["'!' in the pronunciation '!' is no IPA symbol"]),
+    (["--lexicon", "gone.txt"], ["no such lexicon: 'gone.txt'"]),
+    (["--lexicon", "{text.safetensors}"], ["line 1: 'This is no voice.' is not of the form word<TAB>IPA"]),
     # outputs
     (
         ["--out", "speech.docx"],
@@ -375,6 +483,8 @@ BAD: list[tuple[list[str], list[str]]] = [
     (["--out", "gone/speech.wav"], ["no such folder to write into: 'gone'"]),
     (["--out", "{folder}"], ["folder.wav' is a folder"]),
     (["--out", "{good}"], ["good.wav' exists already", "--force"]),
+    (["--timestamps", "a.txt"], ["'a.txt': timestamps are written as .json, .srt, .vtt or .TextGrid"]),
+    (["--timestamps", "gone/a.srt"], ["no such folder to write into: 'gone'"]),
     (["--out", "x" * 300 + ".wav"], ["name too long"]),
     (["--save-voice", "me.wav"], ["me.wav: a voice is saved as .safetensors"]),
     (["--save-voice", "gone/me.safetensors"], ["no such folder to write into: 'gone'"]),
@@ -389,6 +499,8 @@ BAD: list[tuple[list[str], list[str]]] = [
     (["--steps", "1.5"], ["argument --steps: invalid int value: '1.5'"]),
     (["--guidance", "11"], ["guidance 11.0 is out of range"]),
     (["--seed", "-1"], ["seed -1 is out of range"]),
+    (["--candidates", "0"], ["candidates 0 is out of range; give a whole number from 1 to 64"]),
+    (["--retries", "11"], ["retries 11 is out of range; give a whole number from 0 to 10"]),
     (["--seed", "9" * 30], ["is out of range"]),
     (["--threads", "0"], ["threads 0 is out of range"]),
     (["--threads", "100000"], ["threads 100000 is out of range"]),
@@ -511,7 +623,7 @@ def test_an_interrupted_run_leaves_nothing(
 
 def test_help_tells_the_defaults() -> None:
     text, settings = " ".join(_parser().format_help().split()), Settings()
-    for name in ("speed", "seed", "temperature", "steps", "guidance"):
+    for name in ("speed", "seed", "temperature", "steps", "guidance", "candidates", "retries"):
         told = re.search(rf"--{name} [XN] [^-]*default: ([0-9.]+)", text)
         assert told and float(told[1]) == getattr(settings, name), name
     assert _parser().parse_args([]).language == DEFAULT_LANGUAGE == settings.language
@@ -546,7 +658,7 @@ def test_process_speaks_what_is_piped_in(start: Any, model: Path, tmp_path: Path
     process = start("--model", model, "--threads", 1, "--out", "é.wav", stdin=subprocess.PIPE)
     out, err = process.communicate(ONE.encode(), timeout=300)
     assert (process.returncode, err) == (0, b"")  # and not a warning of any library
-    assert [line.split()[0] for line in out.splitlines()] == [b"model", b"voice", b"wrote"]
+    assert [line.split()[0] for line in out.splitlines()] == [b"model", b"voice", b"wrote", b"check"]
     assert b"wrote  ?.wav: " in out
     assert len(samples(tmp_path / "é.wav")) > 5000
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,24 @@ from codec.audio import fade, normalize_loudness, write_audio
 from codec.errors import AudioError, SpecError, UserError
 from codec.spec import TokenSpec
 from tts import TTS, Settings, Voice
-from tts.lm.model import Aligned
-from tts.pipeline import PARAGRAPH_PAUSE, PAUSE, PIECE, Sentence, Speech, joined, split_at_pauses
-from tts.text import TextError
+from tts.lm.model import Aligned, Request
+from tts.lm.sampling import Sampling
+from tts.pipeline import (
+    PARAGRAPH_PAUSE,
+    PAUSE,
+    PIECE,
+    QualityError,
+    Sentence,
+    Speech,
+    draw_seed,
+    joined,
+    placed,
+    split_at_pauses,
+)
+from tts.ranking import Candidate
+from tts.readback import Calibration, Quality, Reader, Reading
+from tts.text import Lexicon, TextError
+from tts.timestamps import Word
 from tts.voice import LOUDNESS, read_speech
 
 RATE, HOP = 24_000, 256
@@ -166,6 +182,8 @@ def test_what_cannot_be_spoken(tts: TTS, voice: Voice) -> None:
         ("guidance", [-0.1, 10.1, math.inf]),
         ("seed", [-1, 2**32]),
         ("batch", [0, -3]),
+        ("candidates", [0, 65]),
+        ("retries", [-1, 11]),
     ],
 )
 def test_settings_out_of_range(name: str, values: list[float]) -> None:
@@ -206,6 +224,310 @@ def test_speech_of_a_long_text_is_its_sentences(tts: TTS, voice: Voice) -> None:
     middle = slice(200, lengths[1] - 200)
     assert torch.equal(speech.wav[start:][: lengths[1]][middle], speech.sentences[1].wav[middle])
     assert not speech.wav[lengths[0] : start].any()
+
+
+def test_pauses_that_the_text_asks_for(tts: TTS, voice: Voice) -> None:
+    text = (
+        "[pause 0.4s] Some rain fell. [pause 1.25s] Nine men ran.<break time='0s'/>\n\nOur aim. [pause 300ms]"
+    )
+    speech = tts.synthesize(text, voice)
+    lengths = [len(one.wav) for one in speech.sentences]
+    silent = [round(seconds * RATE) for seconds in (0.4, 1.25, 0.0, 0.3)]
+    assert len(speech.wav) == sum(lengths) + sum(silent)
+    starts = [silent[0], silent[0] + lengths[0] + silent[1], silent[0] + sum(lengths[:2]) + silent[1]]
+    assert [one.start for one in speech.sentences] == [start / RATE for start in starts]
+    assert not speech.wav[: silent[0]].any() and not speech.wav[-silent[3] :].any()
+    assert not speech.wav[starts[0] + lengths[0] : starts[1]].any()
+    with_usual = tts.synthesize("Some rain fell. Nine men ran on.", voice)
+    assert with_usual.sentences[0].lead == 0.0 and with_usual.sentences[0].pause is None
+
+
+# -------------------------------------------------------------------------------------- checked, and made again
+
+
+class Fussy(Reader):
+    """Finds something wrong with what does not start with a token divisible by `by`."""
+
+    def __init__(self, tts: TTS, by: int) -> None:
+        super().__init__(tts.model.tokenizer, tts.model.symbols, Calibration())
+        self.by = by
+
+    def read(self, rows: Any) -> list[Reading]:
+        return [Reading(list(row), one.log_probs) for row, one in zip(rows, super().read(rows), strict=True)]
+
+    def judge(self, wanted: Any, read: Any, **_: Any) -> Quality:
+        return Quality(read[0] / 1000, 1.0, ("it begins wrongly",) if read[0] % self.by else ())
+
+
+@pytest.fixture
+def fussy(tiny_model: Path) -> Any:
+    """``fussy(by)`` -> a TTS whose reader is `Fussy`."""
+
+    def make(by: int) -> TTS:
+        tts = TTS.load(tiny_model)
+        tts.reader = Fussy(tts, by)
+        return tts
+
+    return make
+
+
+Drawn = list[tuple[list[int], float]]
+
+
+def spied(tts: TTS, monkeypatch: pytest.MonkeyPatch) -> Drawn:
+    """Seeds and temperature of every call of the LM from now on."""
+    calls: Drawn = []
+    generate = tts.model.lm.generate
+
+    def spy(requests: list[Request], sampling: Sampling, bounds: Any) -> list[Aligned]:
+        calls.append(([request.seed for request in requests], sampling.temperature))
+        return generate(requests, sampling, bounds)
+
+    monkeypatch.setattr(tts.model.lm, "generate", spy)
+    return calls
+
+
+def test_what_reads_badly_is_made_again_so_often(fussy: Any, voice: Voice, monkeypatch: Any) -> None:
+    tts = fussy(10**6)  # nothing is ever good
+    calls = spied(tts, monkeypatch)
+    speech = tts.synthesize(ONE, voice, seed=3, retries=3)
+    assert calls == [
+        ([3 * 1_000_003], 0.8),
+        ([draw_seed(3, 0, 1)], 0.8),
+        ([draw_seed(3, 0, 2)], 0.4),
+        ([draw_seed(3, 0, 3)], pytest.approx(0.2)),
+    ]
+    (sentence,) = speech.sentences
+    assert sentence.quality is not None and not sentence.quality.ok
+    assert sentence.quality.attempts == 4 and sentence.quality.problems == ("it begins wrongly",)
+    # the best of all attempts is kept: of this reader's, the one with the lowest first token
+    alone = [
+        tts.model.lm.generate(
+            [Request(sentence.tokens.groups, voice.aligned(tts.model.symbols), s)],
+            Sampling(temperature=t),
+            tts.bounds,
+        )[0]
+        for (s,), t in list(calls)
+    ]
+    assert min(one.tokens[0] for one in alone) == sentence.tokens.tokens[0]
+
+
+def test_what_reads_well_is_taken_at_once(fussy: Any, voice: Voice, monkeypatch: Any) -> None:
+    tts = fussy(1)
+    calls = spied(tts, monkeypatch)
+    speech = tts.synthesize(ONE, voice)
+    assert len(calls) == 1 and speech.quality == [Quality(speech.quality[0].error, 1.0, (), 1)]
+
+
+def test_only_sentences_that_read_badly_are_made_again(fussy: Any, voice: Voice, monkeypatch: Any) -> None:
+    tts = fussy(3)
+    calls = spied(tts, monkeypatch)
+    speech = tts.synthesize(f"{MORE} {MORE}", voice, retries=9)
+    attempts = [one.attempts for one in speech.quality]
+    assert max(attempts) > 1 and min(attempts) == 1, attempts
+    # each attempt has those that are left, and nobody else
+    assert [len(seeds) for seeds, _ in calls] == [
+        sum(n >= k for n in attempts) for k in range(1, max(attempts) + 1)
+    ]
+    assert all(one.ok == (row[0] % 3 == 0) for one, row in zip(speech.quality, tokens(speech), strict=True))
+
+
+@pytest.mark.parametrize("batch", [1, 2, 8])
+def test_retries_do_not_depend_on_neighbours(fussy: Any, voice: Voice, batch: int) -> None:
+    tts = fussy(3)
+    texts = [ONE, MORE, MORE, "No."]
+    alone = [tts.synthesize(text, voice, seed=5, retries=4) for text in texts]
+    assert max(one.attempts for speech in alone for one in speech.quality) > 1
+    for one, many in zip(alone, tts.synthesize(texts, voice, seed=5, retries=4, batch=batch), strict=True):
+        assert tokens(one) == tokens(many) and one.quality == many.quality
+        assert close(one.wav, many.wav)
+    again = tts.synthesize(MORE, voice, seed=5, retries=4)
+    assert torch.equal(again.wav, alone[1].wav)
+
+
+def test_without_retries_and_without_chance_there_is_one_attempt(fussy: Any, voice: Voice) -> None:
+    tts = fussy(10**6)
+    for changes in ({"retries": 0}, {"temperature": 0.0}):
+        (quality,) = tts.synthesize(ONE, voice, **changes).quality
+        assert quality.attempts == 1 and not quality.ok
+
+
+def test_strict_makes_it_an_error_before_any_audio(fussy: Any, voice: Voice, monkeypatch: Any) -> None:
+    tts = fussy(10**6)
+    monkeypatch.setattr(tts.model.acoustic, "decode", None)
+    with pytest.raises(QualityError) as error:
+        tts.synthesize(MORE, voice, strict=True, retries=1, batch=1)
+    assert str(error.value) == (
+        "sentence 2, 'Nine men ran a mile in it!', reads badly after 2 attempts (it begins wrongly): "
+        "try another seed or more retries"
+    )
+    assert isinstance(error.value, UserError)
+    monkeypatch.undo()
+    assert fussy(1).synthesize(ONE, voice, strict=True).quality[0].ok
+
+
+def test_candidates_are_drawn_in_one_batch_and_the_best_is_kept(
+    fussy: Any, voice: Voice, monkeypatch: Any
+) -> None:
+    tts = fussy(1)
+    calls = spied(tts, monkeypatch)
+    speech = tts.synthesize(MORE, voice, seed=2, candidates=4)
+    assert [len(seeds) for seeds, _ in calls] == [8, 4]  # of three sentences; a batch has 8 rows
+    assert len({seed for seeds, _ in calls for seed in seeds}) == 12
+    for n, sentence in enumerate(speech.sentences):
+        drawn = [
+            tts.model.lm.generate(
+                [Request(sentence.tokens.groups, voice.aligned(tts.model.symbols), draw_seed(2, n, k))],
+                Sampling(temperature=0.8),
+                tts.bounds,
+            )[0]
+            for k in range(4)
+        ]
+        assert list(sentence.tokens.tokens) in [list(one.tokens) for one in drawn]
+    one = tts.synthesize(MORE, voice, seed=2)
+    assert tokens(one) != tokens(speech)
+
+
+def test_the_ranker_is_asked(tts: TTS, voice: Voice) -> None:
+    seen: list[list[Candidate]] = []
+
+    def shortest(found: Any) -> list[float]:
+        seen.append(list(found))
+        return [-len(one.tokens.tokens) for one in found]
+
+    speech = tts.synthesize(ONE, voice, candidates=5, ranker=shortest)
+    (found,) = seen
+    assert len(found) == 5 and len({tuple(one.tokens.tokens) for one in found}) == 5
+    assert len(speech.sentences[0].tokens.tokens) == min(len(one.tokens.tokens) for one in found)
+    assert found[0].prompt == voice.aligned(tts.model.symbols)
+    assert found[0].utterance.text == ONE
+    first = tts.synthesize(ONE, voice)
+    assert list(found[0].tokens.tokens) == tokens(first)[0]  # one candidate is the first of many
+
+
+def test_time_is_told_by_part(tts: TTS, voice: Voice) -> None:
+    speech = tts.synthesize(MORE, voice)
+    assert set(speech.parts) == {"text", "lm", "check", "acoustic", "vocoder"}
+    assert 0.5 * speech.seconds_taken < sum(speech.parts.values()) <= speech.seconds_taken
+
+
+def test_draws_have_seeds_of_their_own() -> None:
+    # torch's generator takes 32 bits
+    seeds = {draw_seed(s, n, k) % 2**32 for s in (0, 1, 2**32 - 1) for n in range(300) for k in range(40)}
+    assert len(seeds) == 3 * 300 * 40
+    assert draw_seed(7, 3) == 7 * 1_000_003 + 3
+
+
+# --------------------------------------------------------------------------------------------------- timestamps
+
+
+def test_words_have_times_in_the_whole_speech(tts: TTS, voice: Voice) -> None:
+    speech = tts.synthesize("Dr. Smith paid $3.50.\n\nHe left at once [pause 1s] again.", voice)
+    assert [word.text for word in speech.words] == [
+        "Dr.",
+        "Smith",
+        "paid",
+        "$3.50.",
+        "He",
+        "left",
+        "at",
+        "once",
+        "again.",
+    ]
+    bounds = [x for word in speech.words for x in (word.start, word.end)]
+    assert all(b >= a - 1e-9 for a, b in pairwise(bounds))
+    assert bounds[0] >= 0 and bounds[-1] <= speech.duration + 1e-9
+    for sentence in speech.sentences:
+        end = sentence.start + len(sentence.wav) / RATE
+        assert all(sentence.start <= word.start <= word.end + 1e-9 <= end + 2e-9 for word in sentence.words)
+        phones = [phone for word in sentence.words for phone in word.phonemes]
+        assert "".join(p.text for p in phones) == "".join(c for c in sentence.phonemes if c not in " .,")
+    assert [cue.text for cue in speech.cues] == ["Dr. Smith paid $3.50.", "He left at once", "again."]
+    assert speech.cues[1].notes["quality"]["attempts"] == 1
+
+
+def test_times_are_those_of_the_alignment(tts: TTS, voice: Voice, monkeypatch: pytest.MonkeyPatch) -> None:
+    def starts(log_probs: Tensor, groups: Any) -> list[float]:
+        return [0.1 * n for n in range(len(groups))]
+
+    monkeypatch.setattr(tts.reader, "starts", starts)
+    monkeypatch.setattr("tts.timestamps.silences", lambda *_: [])
+    for speed in (1.0, 2.0):
+        speech = tts.synthesize("Our aim is low.", voice, speed=speed)
+        total = speech.duration
+        expected = [min(0.1 * n / speed, total) for n in (0, 2, 4, 6)]  # aʊɚ is three letters of IPA
+        assert [word.text for word in speech.words] == ["Our", "aim", "is", "low."]
+        counts = [len(word.phonemes) for word in speech.words]
+        at = [0.1 * sum(counts[:n]) / speed for n in range(4)]
+        assert [word.start for word in speech.words] == pytest.approx([min(one, total) for one in at])
+        assert speech.words[-1].end == total and expected[0] == 0.0
+
+
+def test_where_nothing_can_be_aligned_the_lms_durations_tell(
+    tts: TTS, voice: Voice, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(tts.reader, "starts", lambda *_: None)
+    monkeypatch.setattr("tts.timestamps.silences", lambda *_: [])
+    speech = tts.synthesize(ONE, voice, speed=0.8)
+    written = speech.sentences[0].tokens
+    token = 1 / tts.model.spec.rate
+    ends = (torch.tensor(written.durations).cumsum(0) * token - (0.03 - token / 2)) / 0.8
+    counts = torch.tensor([len(word.phonemes) for word in speech.words]).cumsum(0)
+    expected = [float(ends[n - 1]) for n in counts]
+    assert [word.end for word in speech.words[:-1]] == pytest.approx(expected[:-1], abs=1e-4)
+
+
+def test_sentences_come_one_by_one_and_are_the_whole(tts: TTS, voice: Voice) -> None:
+    text = " ".join([MORE] * 3)
+    whole = tts.synthesize(text, voice, batch=1)
+    stream = tts.sentences(text, voice, batch=1)
+    parts = list(stream)
+    assert torch.equal(joined(parts, RATE), whole.wav)
+    assert [one.words for one in parts] == [one.words for one in whole.sentences]
+    assert [one.start for one in parts] == [one.start for one in whole.sentences]
+
+
+def test_a_long_text_is_not_held_at_once(tts: TTS, voice: Voice, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is made before the first sentence is given away is a window of batches, however long the text."""
+    calls = spied(tts, monkeypatch)
+    stream = tts.sentences(" ".join([MORE] * 12), voice, batch=2)  # 36 sentences
+    next(stream)
+    assert sum(len(seeds) for seeds, _ in calls) == 8
+    for _ in range(7):
+        next(stream)
+    assert sum(len(seeds) for seeds, _ in calls) == 8
+    next(stream)
+    assert sum(len(seeds) for seeds, _ in calls) == 16
+
+
+def test_places_are_those_of_the_joined_samples() -> None:
+    def sentence(samples: int, **given: Any) -> Sentence:
+        return Sentence(
+            "", "", torch.full((samples,), 0.3), Aligned(), words=(Word("a", 0.01, 0.02),), **given
+        )
+
+    parts = [
+        sentence(3000, lead=0.1),
+        sentence(2000),
+        sentence(1000, ends_paragraph=True),
+        sentence(4000, pause=0.0),
+        sentence(500, pause=0.7),
+    ]
+    wav, rows = joined(parts, RATE), list(placed(parts, RATE))
+    for one in rows:
+        start = round(one.start * RATE)
+        assert torch.equal(wav[start + 150 : start + len(one.wav) - 150], one.wav[150:-150])
+        assert one.words == (Word("a", one.start + 0.01, one.start + 0.02),)
+    silent = [0.1, PAUSE, PAUSE, PARAGRAPH_PAUSE, 0.0, 0.7]
+    assert len(wav) == 10500 + sum(round(seconds * RATE) for seconds in silent)
+
+
+def test_a_lexicon_and_markup_reach_the_models(tts: TTS, voice: Voice) -> None:
+    speech = tts.synthesize("A seal, /ˈwɪn/.", voice, lexicon=Lexicon({"seal": "ˈsɛl"}))
+    assert speech.sentences[0].phonemes == "ɐ sˈɛl, wˈɪn."
+    assert [word.text for word in speech.words] == ["A", "seal,", "/ˈwɪn/."]
+    with pytest.raises(TextError, match="does not say how long"):
+        tts.synthesize("A [pause 3] b", voice)
 
 
 # --------------------------------------------------------------------------------------------------- conversion

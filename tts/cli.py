@@ -11,6 +11,7 @@ import io
 import logging
 import os
 import sys
+import time
 import warnings
 from collections.abc import Sequence
 from contextlib import contextmanager, redirect_stderr, suppress
@@ -21,13 +22,14 @@ from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 from codec.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from tts.pipeline import TTS, Progress, Settings, Speech
     from tts.voice import Voice
 
 PROMPT = "prompt.flac"  # a recording in a model folder that lends its voice where none is named
 MAX_THREADS = 256
+WARNINGS = 5  # sentences that are named
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -39,12 +41,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit status, see above.
     """
+    return guarded(lambda: _run(_parser().parse_args(argv)))
+
+
+def guarded(work: Callable[[], None]) -> int:
+    """Do the work of a command line; its errors become one line and the exit status that is returned."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # phonemes on a terminal that has no letters for them
     try:
         with _quiet():
-            _run(_parser().parse_args(argv))
+            work()
             sys.stdout.flush()
         return 0
     except UserError as error:
@@ -79,7 +86,7 @@ def _quiet() -> Iterator[None]:
 
 
 @contextmanager
-def _no_decoder_notes() -> Iterator[None]:
+def no_decoder_notes() -> Iterator[None]:
     """Keep what the mp3 decoder writes about a file off standard error: it does so below Python."""
     shown = os.dup(2)
     try:
@@ -93,7 +100,7 @@ def _no_decoder_notes() -> Iterator[None]:
         os.close(shown)
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
     """An ArgumentParser whose errors are as all others': one line."""
 
     def error(self, message: str) -> NoReturn:
@@ -101,7 +108,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = Parser(
         prog="infer.py",
         description="Speak a text in the voice of a recording.",
         epilog='Example: python infer.py --text "Hello there." --voice me.wav --out hello.mp3',
@@ -143,6 +150,19 @@ def _parser() -> argparse.ArgumentParser:
     where.add_argument(
         "--out", metavar="FILE", default="out.wav", help=".wav, .flac, .ogg or .mp3; default: %(default)s"
     )
+    where.add_argument(
+        "--stream",
+        nargs="?",
+        const="wav",
+        choices=("wav", "pcm"),
+        help="write to standard output as it is made, as a growing wav or raw 16-bit samples, and no file; "
+        "standard input is spoken as it comes",
+    )
+    where.add_argument(
+        "--timestamps",
+        metavar="FILE",
+        help="when each word and phoneme is said: .json, .srt, .vtt (subtitles) or .TextGrid (Praat)",
+    )
     where.add_argument("--force", action="store_true", help="overwrite files that exist")
 
     how = parser.add_argument_group("how")
@@ -157,6 +177,21 @@ def _parser() -> argparse.ArgumentParser:
     how.add_argument(
         "--guidance", type=float, metavar="X", help="of the flow; 0 is twice as fast; default: 2"
     )
+    how.add_argument(
+        "--lexicon", metavar="FILE", help="how words are said: a text file of lines word<TAB>IPA"
+    )
+    how.add_argument(
+        "--candidates", type=int, metavar="N", help="write every sentence N times, take the best; default: 1"
+    )
+    how.add_argument(
+        "--retries",
+        type=int,
+        metavar="N",
+        help="write a sentence that reads badly again, at most N times; default: 2",
+    )
+    how.add_argument(
+        "--strict", action="store_true", help="a sentence that still reads badly is an error, not a warning"
+    )
     how.add_argument("--model", metavar="FOLDER", help="a trained model; default: the embedded one")
     how.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps ...; default: %(default)s")
     how.add_argument("--threads", type=int, metavar="N", help="processor cores to use; default: all")
@@ -170,21 +205,25 @@ def _run(args: argparse.Namespace) -> None:
     if args.list_voices:
         _list_voices(_folder(args))
         return
-    text = _text(args)
+    _check_combination(args)
+    text = None if args.stream and args.text is None and args.text_file in (None, "-") else _text(args)
     settings = _settings(args, text)
-    _check_outputs(args, makes_speech=text is not None or args.convert is not None)
+    _check_outputs(args, makes_speech=not args.stream and (text is not None or args.convert is not None))
 
     from tts.pipeline import TTS
 
     if args.threads is not None:
-        _set_threads(args.threads)
+        set_threads(args.threads)
     name = args.voice if args.voice is not None else _default_voice(_folder(args))
     tts = TTS.load(args.model, device=args.device)
-    with _no_decoder_notes():
+    with no_decoder_notes():
         voice = tts.voice(name, text=args.voice_text, language=args.voice_language or args.language)
+    if args.stream:
+        _stream(tts, text, voice, settings, args.stream)
+        return
     speech = _speech(tts, text, args.convert, voice, settings)
     if speech is not None:
-        _write(speech, args.out, args.force)
+        _write(speech, args)
     if args.save_voice is not None:
         voice = replace(voice, origin=voice.origin or Path(name).name)
         voice.save(args.save_voice, overwrite=args.force)
@@ -192,6 +231,33 @@ def _run(args: argparse.Namespace) -> None:
 
 
 # ---------------------------------------------------------------------------------------------- what is given
+
+
+def _check_combination(args: argparse.Namespace) -> None:
+    """Raise where options are given that are about a text, and there is none; or that a stream cannot obey."""
+    if args.stream:
+        excluded = {
+            "--convert": args.convert,
+            "--timestamps": args.timestamps,
+            "--save-voice": args.save_voice,
+        }
+        excluded |= {
+            "--candidates": args.candidates,
+            "--retries": args.retries,
+            "--strict": args.strict or None,
+        }
+        for name, value in excluded.items():
+            if value is not None:
+                raise UserError(
+                    f"{name} cannot be used with --stream, what is heard is past; leave one of them out"
+                )
+    if args.convert is None:
+        return
+    given = {"--timestamps": args.timestamps, "--lexicon": args.lexicon, "--candidates": args.candidates}
+    given |= {"--retries": args.retries, "--strict": args.strict or None}
+    for name, value in given.items():
+        if value is not None:
+            raise UserError(f"{name} is about a text, and --convert has none; leave one of them out")
 
 
 def _text(args: argparse.Namespace) -> str | None:
@@ -208,7 +274,7 @@ def _text(args: argparse.Namespace) -> str | None:
             raise UserError(f"--text-file {args.text_file!r} is a folder; name a text file inside it")
         if not path.exists():
             raise UserError(f"no such text file: {args.text_file!r}; check the path")
-        return _decoded(path.read_bytes(), repr(args.text_file))
+        return decoded(path.read_bytes(), repr(args.text_file))
     if args.convert is not None:
         return None
     needed = args.save_voice is None or args.text_file == "-"
@@ -216,11 +282,11 @@ def _text(args: argparse.Namespace) -> str | None:
         if needed:
             raise UserError('no text to speak; give --text "...", --text-file FILE, or pipe a text in')
         return None
-    text = _decoded(sys.stdin.buffer.read(), "standard input")
+    text = decoded(sys.stdin.buffer.read(), "standard input")
     return text if needed or text.strip() else None
 
 
-def _decoded(data: bytes, name: str) -> str:
+def decoded(data: bytes, name: str) -> str:
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -235,9 +301,10 @@ def _settings(args: argparse.Namespace, text: str | None) -> Settings:
     Raises:
         UserError: one of them is out of range, the language is unknown, or the text has nothing to speak.
     """
-    from tts.text import Frontend, resolve_language
+    from tts.text import Frontend, Lexicon, resolve_language
 
-    frontend = Frontend(language=args.language)
+    lexicon = None if args.lexicon is None else Lexicon.load(args.lexicon)
+    frontend = Frontend(language=args.language, lexicon=lexicon)
     if args.voice_language is not None:
         resolve_language(args.voice_language)
     if text is not None:
@@ -245,17 +312,20 @@ def _settings(args: argparse.Namespace, text: str | None) -> Settings:
 
     from tts.pipeline import Settings
 
-    names = ("language", "speed", "seed", "temperature", "steps", "guidance")
+    names = ("language", "speed", "seed", "temperature", "steps", "guidance", "candidates", "retries")
     given: dict[str, Any] = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
-    return Settings(**given)
+    return Settings(**given, strict=args.strict, lexicon=lexicon)
 
 
 def _check_outputs(args: argparse.Namespace, *, makes_speech: bool) -> None:
     """Raise before any work what would keep the files from being written."""
     from codec.audio import check_output
+    from tts.timestamps import check_timestamps
     from tts.voice import check_voice_output
 
+    timed = makes_speech and args.timestamps is not None
     outputs = [Path(args.out)] if makes_speech else []
+    outputs += [Path(args.timestamps)] if timed else []
     outputs += [Path(args.save_voice)] if args.save_voice is not None else []
     for path in outputs:
         if path.is_file() and not args.force:
@@ -264,11 +334,13 @@ def _check_outputs(args: argparse.Namespace, *, makes_speech: bool) -> None:
             )
     if makes_speech:
         check_output(args.out, args.force)
+    if timed:
+        check_timestamps(args.timestamps, args.force)
     if args.save_voice is not None:
         check_voice_output(Path(args.save_voice), args.force)
 
 
-def _set_threads(threads: int) -> None:
+def set_threads(threads: int) -> None:
     import torch
 
     if not 1 <= threads <= MAX_THREADS:
@@ -312,12 +384,38 @@ def _speech(
     tts: TTS, text: str | None, recording: str | None, voice: Voice, settings: Settings
 ) -> Speech | None:
     if recording is not None:
-        with _no_decoder_notes(), _progress("piece") as progress:
+        with no_decoder_notes(), _progress("piece") as progress:
             return tts.convert(recording, voice, settings, progress=progress)
     if text is None:
         return None
     with _progress("sentence") as progress:
         return tts.synthesize(text, voice, settings, progress=progress)
+
+
+def _stream(tts: TTS, text: str | None, voice: Voice, settings: Settings, kind: str) -> None:
+    """Write the speech to standard output while it is made, and say on standard error how it went."""
+    from tts.streaming import pcm, wav_header
+
+    started, first, samples = time.perf_counter(), 0.0, 0
+    rate, out = tts.model.spec.frames.sample_rate, sys.stdout.buffer
+    if kind == "wav":
+        out.write(wav_header(rate))
+    for chunk in tts.stream(_lines() if text is None else text, voice, settings):
+        first = first or time.perf_counter() - started
+        samples += len(chunk.wav)
+        out.write(pcm(chunk.wav))
+        out.flush()
+        if chunk.done is not None and not chunk.done.quality.ok:
+            said, problems = chunk.done.utterance.text, "; ".join(chunk.done.quality.problems)
+            print(f"warning: {said!r} may have been said wrongly: {problems}", file=sys.stderr)
+    taken = time.perf_counter() - started
+    print(f"first sound after {first:.2f} s; {samples / rate:.2f} s, made in {taken:.2f} s", file=sys.stderr)
+
+
+def _lines() -> Iterator[str]:
+    """Standard input, line by line as it comes."""
+    for number, line in enumerate(sys.stdin.buffer, 1):
+        yield decoded(line, f"line {number} of standard input")
 
 
 @contextmanager
@@ -340,10 +438,30 @@ def _progress(unit: str) -> Iterator[Progress]:
             bar.close()
 
 
-def _write(speech: Speech, out: str, force: bool) -> None:
+def _write(speech: Speech, args: argparse.Namespace) -> None:
     from codec.audio import write_audio
+    from tts.timestamps import write_timestamps
 
-    write_audio(out, speech.wav, speech.sample_rate, overwrite=force)
+    write_audio(args.out, speech.wav, speech.sample_rate, overwrite=args.force)
+    if args.timestamps is not None:
+        write_timestamps(args.timestamps, speech.cues, speech.duration, overwrite=args.force)
+    _warn(speech)
+
+
+def _warn(speech: Speech) -> None:
+    """Name on standard error the sentences that read badly."""
+    bad = [(n, one) for n, one in enumerate(speech.sentences, 1) if one.quality and not one.quality.ok]
+    for n, one in bad[:WARNINGS]:
+        assert one.quality is not None
+        text = one.text if len(one.text) <= 60 else one.text[:59] + "…"
+        tries = f"after {one.quality.attempts} attempts" if one.quality.attempts > 1 else "at once"
+        print(
+            f"warning: sentence {n} of {len(speech.sentences)}, {text!r}, may be said wrongly: "
+            f"{'; '.join(one.quality.problems)}, {tries}",
+            file=sys.stderr,
+        )
+    if len(bad) > WARNINGS:
+        print(f"warning: so may be {len(bad) - WARNINGS} others", file=sys.stderr)
 
 
 def _report(args: argparse.Namespace, tts: TTS, name: str, voice: Voice, speech: Speech | None) -> None:
@@ -361,6 +479,15 @@ def _report(args: argparse.Namespace, tts: TTS, name: str, voice: Voice, speech:
         print(f"saved  {args.save_voice}")
     if speech is not None:
         print(f"wrote  {args.out}: {speech.duration:.2f} s, {_pace(speech)}")
+        if args.timestamps is not None:
+            print(f"wrote  {args.timestamps}: the times of {len(speech.words)} words")
+        if quality := speech.quality:
+            errors = sum(one.error for one in quality) / len(quality)
+            good = sum(one.ok for one in quality)
+            again = sum(one.attempts > 1 for one in quality)
+            print(
+                f"check  {good} of {len(quality)} sentences read well, {errors:.0%} phoneme errors, {again} made again"
+            )
 
 
 def _pace(speech: Speech) -> str:

@@ -2,6 +2,7 @@
 
 from tts.text.errors import TextError
 from tts.text.frontend import Frontend, Utterance
+from tts.text.lexicon import Lexicon
 from tts.text.normalize import normalize
 from tts.text.phonemize import DEFAULT_LANGUAGE, languages, phonemize, resolve_language
 from tts.text.sentences import Sentence, split_sentences
@@ -12,6 +13,7 @@ __all__ = [
     "DEFAULT_SYMBOLS",
     "Frontend",
     "Kind",
+    "Lexicon",
     "Sentence",
     "SymbolTable",
     "TextError",

@@ -74,6 +74,11 @@ def kind_of(symbol: str) -> Kind:
     return Kind.PUNCTUATION if category[0] == "P" else Kind.BASE
 
 
+def is_vowel(symbol: str) -> bool:
+    """Whether a symbol is the letter of a vowel."""
+    return symbol in _VOWELS
+
+
 @dataclass(frozen=True)
 class SymbolTable:
     """Symbols and their ids: the id of a symbol is its place in ``symbols``.
@@ -141,6 +146,10 @@ class SymbolTable:
     def segments(self, ids: Iterable[int]) -> list[int]:
         """``ids`` without stress, punctuation and blanks."""
         return [i for i in ids if self.is_segment(i)]
+
+    def sounds(self, ids: Iterable[int]) -> list[int]:
+        """``ids`` without punctuation and blanks: segments with their stress."""
+        return [i for i in ids if self._kinds[i] not in (Kind.PUNCTUATION, Kind.BLANK)]
 
     def groups(self, ids: Sequence[int]) -> list[tuple[int, ...]]:
         """One group a base: its stress marks, itself, its modifiers, the punctuation that follows.

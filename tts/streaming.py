@@ -1,0 +1,202 @@
+"""Speech as it is made: LM, flow decoder and vocoder go on chunk by chunk, each with its own state, nothing twice.
+
+    LM writes tokens ─ every `chunk` of them ─► flow: cached keys and values ─► vocoder: cached inputs ─► samples
+
+The joined chunks are what `TTS.synthesize` gives for the same settings with the same `chunk`: the flow's attention
+is the same, the draws are the same, the vocoder is the same. All state belongs to one call; streams side by side do
+not know of each other.
+"""
+
+import struct
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from codec.audio import FADE, fade
+from codec.vocoders.stream import Respacing, Vocoding, limited
+from tts.acoustic.decoder import FlowState
+from tts.lm.model import Aligned, Request
+from tts.pipeline import CHUNK, TTS, Settings, draw_seed, pause_after
+from tts.readback import Quality
+from tts.text.frontend import Frontend, Utterance
+from tts.text.sentences import split_sentences
+from tts.voice import Voice
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """The next samples.
+
+    Attributes:
+        wav: (samples,) float32, full scale at 1; on the CPU.
+        sample_rate: Hz.
+        sentence: number of the sentence they are of, from 0.
+        done: the sentence that ended with this chunk: what was said, its tokens, how they read; else None.
+    """
+
+    wav: Tensor
+    sample_rate: int
+    sentence: int
+    done: "Said | None" = None
+
+
+@dataclass(frozen=True)
+class Said:
+    """A sentence that was streamed.
+
+    Attributes:
+        utterance: what was to be said.
+        tokens: what the LM wrote.
+        quality: how that reads; nothing is made again in a stream, it has been heard already.
+        seconds: of sound.
+    """
+
+    utterance: Utterance
+    tokens: Aligned
+    quality: Quality
+    seconds: float
+
+
+def stream(tts: TTS, text: str | Iterable[str], voice: Voice, settings: Settings) -> Iterator[Chunk]:
+    """Speak a text, or pieces of text as they come, from the first chunk of tokens on.
+
+    Args:
+        tts: the model.
+        text: a text; or pieces of any length, as a language model writes them: a sentence is spoken once it is whole.
+        voice: who speaks.
+        settings: `chunk` tokens are made at a time (`CHUNK` where it is None); `candidates`, `retries` and `strict`
+            are not used.
+
+    Raises:
+        TextError, UserError: as `TTS.synthesize`.
+    """
+    voice.require(tts.model)
+    frontend = Frontend(tts.model.symbols, settings.language, settings.lexicon)
+    utterances = iter(frontend(text)) if isinstance(text, str) else utterances_of(text, frontend)
+    prompt = tts.started(voice, settings)
+    rate = tts.model.spec.frames.sample_rate
+    before: Utterance | None = None
+    for number, utterance in enumerate(utterances):
+        silences = [utterance.lead] if before is None else [pause_after(before), utterance.lead]
+        if silence := sum(round(seconds * rate) for seconds in silences):
+            yield Chunk(torch.zeros(silence), rate, number)
+        yield from _Sentence(tts, utterance, number, voice, settings, prompt.copy()).chunks()
+        before = utterance
+    if before is not None and before.pause:
+        yield Chunk(torch.zeros(round(before.pause * rate)), rate, number)
+
+
+def utterances_of(pieces: Iterable[str], frontend: Frontend) -> Iterator[Utterance]:
+    """The utterances of a text that comes in pieces, each as soon as it is sure that it is whole.
+
+    Whole is what another sentence follows, or the end. Short sentences are joined to their neighbours within what is
+    there, so a text can be parted otherwise than it would be in one piece.
+    """
+    waiting = ""
+    for piece in pieces:
+        waiting += piece
+        found = split_sentences(waiting, frontend.language, min_chars=1)
+        if len(found) > 1:
+            last = found[-1].text
+            cut = waiting.rfind(last) if last in waiting else -1
+            if cut > 0 and waiting[:cut].strip():
+                yield from frontend(waiting[:cut])
+                waiting = waiting[cut:]
+    if waiting.strip():
+        yield from frontend(waiting)
+
+
+def pcm(wav: Tensor) -> bytes:
+    """Samples as 16-bit little-endian integers."""
+    return (wav.clamp(-1, 1) * 32767).round().to(torch.int16).numpy().astype("<i2").tobytes()
+
+
+def wav_header(sample_rate: int) -> bytes:
+    """The head of a mono 16-bit wav whose length is not known yet: players go on to the end of the stream."""
+    unknown = 0xFFFFFFFF
+    form = struct.pack("<HHIIHH", 1, 1, sample_rate, 2 * sample_rate, 2, 16)
+    return (
+        b"RIFF"
+        + struct.pack("<I", unknown)
+        + b"WAVEfmt "
+        + struct.pack("<I", len(form))
+        + form
+        + (b"data" + struct.pack("<I", unknown))
+    )
+
+
+@dataclass
+class _Sentence:
+    """One sentence on its way through the chain.
+
+    Attributes:
+        state: of the flow, this sentence's own; it holds the prompt already.
+    """
+
+    tts: TTS
+    utterance: Utterance
+    number: int
+    voice: Voice
+    settings: Settings
+    state: FlowState
+    samples: int = 0
+    held: Tensor = field(default_factory=lambda: torch.zeros(0))
+
+    def chunks(self) -> Iterator[Chunk]:
+        """The sentence's sound."""
+        model, size = self.tts.model, self.settings.chunk or CHUNK
+        rate, symbols = model.spec.frames.sample_rate, model.symbols
+        request = Request(
+            symbols.groups(self.utterance.ids),
+            self.voice.aligned(symbols),
+            draw_seed(self.settings.seed, self.number),
+        )
+        generator = torch.Generator().manual_seed(draw_seed(self.settings.seed, self.number))
+        respacing, sound = Respacing(self.settings.speed), Vocoding(model.vocoder)
+        tokens: list[int] = []
+        durations = [0] * len(request.groups)
+        made = 0
+        for step in model.lm.write([request], self.settings.sampling(0), self.tts.bounds):
+            for _, token, group in step:
+                tokens.append(token)
+                durations[group] += 1
+            # one token more than the chunk: then it is not the last, which has to be told to all that follows
+            while len(tokens) - made > size:
+                frames = self._frames(tokens[made : made + size], generator)
+                made += size
+                yield from self._chunk(sound(respacing(frames)), rate)
+        frames = self._frames(tokens[made:], generator)
+        wav = sound(respacing(frames, last=True), last=True)
+        written = Aligned(request.groups, tokens, durations)
+        yield from self._chunk(wav, rate, written)
+
+    def _frames(self, tokens: list[int], generator: torch.Generator) -> Tensor:
+        """The next frames (T, D)."""
+        acoustic, device = self.tts.model.acoustic, self.tts.device
+        noise = torch.randn(
+            len(tokens) * acoustic.spec.frames_per_token, acoustic.spec.frames.dim, generator=generator
+        )
+        row = torch.tensor(tokens, device=device)
+        return acoustic.decode_chunk(self.state, row[None], noise[None].to(device))[0]
+
+    def _chunk(self, wav: Tensor, rate: int, written: Aligned | None = None) -> Iterator[Chunk]:
+        """What can be given out, faded in at the beginning and out at the end, for which a moment is held back."""
+        wav = torch.cat([self.held, limited(wav)])
+        # a fade is at most half of what it is given: the first and the last piece must have two of them
+        hold = 2 * round(FADE * rate)
+        give = len(wav) - hold if written is None else len(wav)
+        if written is None and give < hold:
+            self.held = wav
+            return
+        out, self.held = wav[:give], wav[give:]
+        out = fade(out, rate, start=self.samples == 0, end=written is not None)
+        self.samples += give
+        yield Chunk(out, rate, self.number, self._said(written, rate) if written is not None else None)
+
+    def _said(self, written: Aligned, rate: int) -> Said:
+        reader = self.tts.reader
+        segments = reader.read([written.tokens])[0].segments
+        quality = reader.judge(self.utterance.ids, segments, words=self.utterance.words, stuck=0)
+        return Said(self.utterance, written, quality, self.samples / rate)
