@@ -1,0 +1,174 @@
+"""The whole way from a manifest to a tuned model, a few steps on a model of random weights."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from codec.errors import UserError
+from tts import TTS
+from tts.checkpoint import ADAPTER, Model
+from tts.data.prepare import read_cuts
+from tts.training.fit import run_stage
+from tts.tune.__main__ import main
+from tts.tune.run import Tuning, best_prompt
+from tts.tune.verdict import Verdict, held_out_cases, other_cases
+
+QUIET = (
+    "--trainer.enable_progress_bar=false",
+    "--trainer.enable_model_summary=false",
+    "--trainer.logger=false",
+)
+
+
+def train(arguments: list[str]) -> None:
+    run_stage(["fit", *arguments])
+
+
+@pytest.fixture
+def manifest(make_corpus: Callable[..., Path]) -> Path:
+    return make_corpus(speakers=2, utterances=3, seconds=2.4)
+
+
+def weights(model: Model) -> dict[str, dict[str, torch.Tensor]]:
+    return {
+        part: dict(getattr(model, part).state_dict()) for part in ("tokenizer", "lm", "acoustic", "vocoder")
+    }
+
+
+def changed(a: Model, b: Model) -> set[str]:
+    """The parts of which some weight differs."""
+    left, right = weights(a), weights(b)
+    return {part for part in left if any(not torch.equal(v, right[part][k]) for k, v in left[part].items())}
+
+
+@pytest.mark.parametrize("lora", [2, 0])
+def test_lm_and_acoustic_are_tuned_and_the_rest_is_the_base(
+    lora: int, manifest: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    tuning = Tuning(manifest, tmp_path / "out", tiny_model, lora=lora, steps=3, overrides=QUIET)
+    folder = tuning.run(train)
+
+    assert (folder / ADAPTER).is_file() == (lora > 0)
+    assert (folder / "lm.safetensors").is_file() == (lora == 0)
+    base, tuned = Model.load(tiny_model), Model.load(folder)
+    assert changed(base, tuned) == {"lm", "acoustic"}
+    assert tuned.tokenizer_id == base.tokenizer_id
+    tts = TTS(tuned)
+    voices = sorted(path.stem for path in (folder / "voices").glob("*.safetensors"))
+    assert len(voices) == 2
+    spoken = tts.synthesize("A lone seal.", tts.voice(voices[0]), steps=2)
+    assert spoken.duration > 0.2 and spoken.wav.isfinite().all()
+
+    # started again, nothing is trained again, and what was tuned is what it was
+    again = Tuning(manifest, tmp_path / "out", tiny_model, lora=lora, steps=3, overrides=QUIET).run(
+        lambda arguments: pytest.fail(f"trained again: {arguments}")
+    )
+    assert not changed(tuned, Model.load(again))
+
+    cases = held_out_cases(tuning, base)
+    lines = [json.loads(line) for line in manifest.read_text().splitlines()]
+    assert sorted(case.text for case in cases) == sorted(
+        row["text"] for row in lines if row["split"] == "dev"
+    )
+    prompts = {case.speaker: best_prompt(base, [c for c in tuning.cuts("train") if c.id.startswith(case.speaker)])
+               for case in cases if case.speaker}  # fmt: skip
+    for case in cases:
+        assert case.speaker and case.prompt == Path(prompts[case.speaker].recording.sources[0].source)
+
+
+def test_base_data_is_replayed_as_much_as_is_new(manifest: Path, tiny_model: Path, tmp_path: Path) -> None:
+    first = Tuning(manifest, tmp_path / "first", tiny_model, steps=1, overrides=QUIET)
+    first.run(train)
+    seen: list[list[str]] = []
+    tuning = Tuning(
+        manifest, tmp_path / "second", tiny_model, steps=1, replay=[tmp_path / "first" / "tokens"] * 3
+    )
+
+    def noted(arguments: list[str]) -> None:
+        seen.append(arguments)
+        train([*arguments, *QUIET])
+
+    tuning.run(noted)
+    new = sum(cut.duration for cut in tuning.cuts("train"))
+    replayed = sum(cut.duration for cut in read_cuts(tmp_path / "second" / "replay" / "cuts_train.jsonl.gz"))
+    assert new <= replayed < new + 3
+    assert "replay" in Path(seen[0][1]).read_text()
+
+
+def test_other_voices_are_those_of_the_base(tiny_model: Path, tmp_path: Path) -> None:
+    assert other_cases(TTS.load(tiny_model), tmp_path / "none") == []  # it has no voices
+    cases = other_cases(TTS.load(), tmp_path / "prompts")
+    assert {case.speaker for case in cases} == set(TTS.load().model.voices())
+    assert all(case.prompt.is_file() for case in cases)
+
+
+def test_what_cannot_be_tuned_is_named(manifest: Path, tiny_model: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"none\.jsonl: no such manifest"):
+        Tuning(tmp_path / "none.jsonl", tmp_path / "out", tiny_model).check()
+    adapted = tmp_path / "adapted"
+    adapted.mkdir()
+    (adapted / ADAPTER).write_bytes(b"")
+    with pytest.raises(UserError, match="is tuned with adapters itself"):
+        Tuning(manifest, tmp_path / "out", adapted).check()
+    Tuning(manifest, tmp_path / "out", tiny_model).check()
+    other = tmp_path / "other.jsonl"
+    other.write_text(manifest.read_text() + "\n")
+    with pytest.raises(UserError, match="holds the tuning of another base or manifest"):
+        Tuning(other, tmp_path / "out", tiny_model).check()
+
+
+@pytest.mark.parametrize(("better", "status"), [(True, 0), (False, 1)])
+def test_only_what_is_better_is_kept(
+    better: bool,
+    status: int,
+    manifest: Path,
+    tiny_model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(
+        "tts.tune.verdict.measure", lambda tuning, metrics: Verdict(better, False, ("this is why",))
+    )
+    out = tmp_path / "out"
+    arguments = [
+        "--manifest",
+        str(manifest),
+        "--out",
+        str(out),
+        "--model",
+        str(tiny_model),
+        "--steps",
+        "1",
+        *QUIET,
+    ]
+    assert main(arguments) == status
+    printed = capsys.readouterr().out
+    assert "this is why" in printed
+    assert (out / "model" / ADAPTER).is_file() == better
+    assert (out / "tuned" / ADAPTER).is_file()
+    assert ("finished" in printed) == better and ("kept the base" in printed) != better
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--lora", "-1"], "--lora -1 is out of range"),
+        (["--steps", "0"], "--steps 0 is out of range"),
+        (["--lr", "3"], "--lr 3.0 is out of range"),
+        (["--speed"], "'--speed' is not understood"),
+        (["--steps", "x"], "invalid int value: 'x'"),
+        ([], "no such manifest"),
+    ],
+)
+def test_bad_arguments_are_one_line(
+    arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--manifest", str(tmp_path / "no.jsonl"), "--out", str(tmp_path / "out"), *arguments]) == 2
+    error = capsys.readouterr().err.strip()
+    assert error.startswith("error: ") and "\n" not in error and message in error

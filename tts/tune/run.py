@@ -1,0 +1,271 @@
+"""From a manifest and a base model to a tuned model folder.
+
+    <out>/prepared/, tokens/, replay/   the data
+    <out>/lm/, acoustic/                the two training runs
+    <out>/tuned/                        the model that came out; it is kept in model/ only if it is better
+    <out>/evaluation/                   before and after, with pages to listen to
+    <out>/model/                        what `infer.py --model` takes: the tuned model, with its voices
+
+Started again, it goes on where it was.
+"""
+
+import hashlib
+import json
+import logging
+import random
+import shutil
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from lhotse.cut import MonoCut
+from torchaudio.functional import edit_distance
+
+from codec.errors import UserError
+from codec.nn.lora import lora_state
+from tts.checkpoint import ADAPTER, EMBEDDED, PARTS, Model, read_part, write_adapter
+from tts.data.datasets import phonemes_of, speaker_of
+from tts.data.prepare import cuts_path, prepare, read_cuts, relative_cuts, write_cuts
+from tts.readback import CALIBRATION
+from tts.text.symbols import SymbolTable
+from tts.training.recipe import export, extract, read_run, trained
+from tts.tune.plan import Plan, plan_for
+from tts.voice import Voice
+
+log = logging.getLogger(__name__)
+
+STAGES = ("lm", "acoustic")
+VOICES = 5  # speakers at most that a voice is saved of, those with most speech
+PROMPT = (3.0, 8.0)  # seconds that a voice prompt should last
+CHECKS = 8  # validations in a training
+PATIENCE = 3  # of them without improvement, and the training ends
+
+Train = Callable[[list[str]], object]
+"""Trains one stage, given LightningCLI's arguments without the command."""
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """What to tune, on what, to where.
+
+    Attributes:
+        manifest: as for training.
+        out: folder for everything made.
+        base: model folder to begin with.
+        lora, steps, lr: what to do otherwise than `plan_for` says.
+        replay: folders of cuts with the base tokenizer's tokens, of which so much is mixed in as the plan says.
+        skip_bad: leave out the manifest's broken lines.
+        overrides: LightningCLI arguments for both stages, as ``--trainer.accelerator=gpu``.
+    """
+
+    manifest: Path
+    out: Path
+    base: Path = EMBEDDED
+    lora: int | None = None
+    steps: int | None = None
+    lr: float | None = None
+    replay: Sequence[Path] = ()
+    skip_bad: bool = False
+    overrides: Sequence[str] = field(default_factory=tuple)
+
+    @property
+    def tuned(self) -> Path:
+        """Where the tuned model is written."""
+        return self.out / "tuned"
+
+    def check(self) -> None:
+        """Raise `UserError` where the base cannot be tuned, or `out` holds the tuning of something else."""
+        if (self.base / ADAPTER).is_file():
+            raise UserError(
+                f"{self.base}: is tuned with adapters itself; tune its base on both sets of recordings"
+            )
+        Model.load(self.base)
+        note, now = (
+            self.out / "made_from.json",
+            {"base": str(self.base.resolve()), "manifest": _mark(self.manifest)},
+        )
+        if note.is_file() and json.loads(note.read_text()) != now:
+            raise UserError(f"{self.out} holds the tuning of another base or manifest; choose another --out")
+        self.out.mkdir(parents=True, exist_ok=True)
+        note.write_text(json.dumps(now, indent=1))
+
+    def run(self, train: Train) -> Path:
+        """Do all that is not done yet. Returns the folder of the tuned model.
+
+        Raises:
+            UserError: the manifest, the base or what lies in `out` cannot be used.
+        """
+        self.check()
+        features, _ = read_part(self.base / "features.safetensors")
+        done = prepare(self.manifest, self.out / "prepared", features, skip_bad=self.skip_bad)
+        for bad in done.bad:
+            log.warning("left out: %s", bad.error)
+        if not (self.out / "tokens" / "cuts_train.jsonl.gz").is_file():
+            extract(self.base / "tokenizer.safetensors", self.out / "prepared", self.out / "tokens")
+        plan = plan_for(sum(cut.duration for cut in self.cuts("train")))
+        plan = plan.changed(lora=self.lora, steps=self.steps, lr=self.lr)
+        log.info("plan: %s", ", ".join(f"{k} {v:g}" for k, v in asdict(plan).items()))
+        folders = [self.out / "tokens", *self._replayed(plan)]
+        for stage in STAGES:
+            self._train(stage, plan, folders, train)
+        self._collect(plan)
+        return self.tuned
+
+    def cuts(self, split: str) -> list[MonoCut]:
+        """The cuts of a split, with tokens; none where there is no such split."""
+        path = cuts_path(self.out / "tokens", split)
+        return list(read_cuts(path)) if path.is_file() else []
+
+    def _replayed(self, plan: Plan) -> list[Path]:
+        """A folder with as much of the base data as the plan asks for, drawn once."""
+        folder = self.out / "replay"
+        path = cuts_path(folder, "train")
+        if not self.replay or not plan.replay:
+            return []
+        if not path.is_file():
+            at_hand = [cut for one in self.replay for cut in read_cuts(cuts_path(one, "train"))]
+            random.Random(0).shuffle(at_hand)
+            wanted, chosen = plan.replay * sum(cut.duration for cut in self.cuts("train")), []
+            for cut in at_hand:
+                if wanted <= 0:
+                    break
+                wanted -= cut.duration
+                chosen.append(cut)
+            folder.mkdir(parents=True, exist_ok=True)
+            write_cuts(relative_cuts(chosen, folder), path)
+        return [folder]
+
+    def config(self, stage: str, plan: Plan, folders: Sequence[Path]) -> dict[str, Any]:
+        """A stage's settings, as a YAML file of `configs/` has them, with the base's own sizes."""
+        _, note = read_part(self.base / f"{stage}.safetensors")
+        steps = plan.steps(stage)
+        name = {"lm": "LM", "acoustic": "Acoustic"}[stage]
+        dataset: dict[str, Any] = {"class_path": f"tts.data.datasets.{name}Dataset", "init_args": {}}
+        if stage == "lm":
+            sizes = {key: note["config"]["init_args"][key] for key in ("symbols", "codes")}
+            dataset["init_args"] = {"layout": {"class_path": "tts.lm.layout.Layout", "init_args": sizes}}
+        return {
+            "model": {
+                "class_path": f"tts.training.{stage}.{name}Module",
+                "init_args": {
+                    stage: note["config"],
+                    "start": str((self.base / f"{stage}.safetensors").resolve()),
+                    "lora": plan.lora,
+                    "lr": plan.lr,
+                    "warmup": max(1, steps // 10),
+                    "total": steps,
+                },
+            },
+            "data": {
+                "class_path": "tts.training.data.SpeechData",
+                "init_args": {
+                    "cuts": [str(one.resolve()) for one in folders],
+                    "dataset": dataset,
+                    "max_duration": 40,
+                    "num_workers": 0,
+                },
+            },
+            "trainer": {
+                "gradient_clip_val": 1.0,
+                "max_steps": steps,
+                "max_epochs": -1,
+                "val_check_interval": max(1, steps // CHECKS),
+                "check_val_every_n_epoch": None,
+                "callbacks": [
+                    {
+                        "class_path": "lightning.pytorch.callbacks.EarlyStopping",
+                        "init_args": {"monitor": "val/loss", "patience": PATIENCE, "strict": False},
+                    }
+                ],
+                "default_root_dir": str(self.out / stage),
+            },
+        }
+
+    def _train(self, stage: str, plan: Plan, folders: Sequence[Path], train: Train) -> None:
+        done, run = self.out / stage / "finished", self.out / stage
+        if done.is_file():
+            return
+        run.mkdir(parents=True, exist_ok=True)
+        path, last = run / "settings.yaml", run / "checkpoints" / "last.ckpt"
+        config = self.config(stage, plan, folders)
+        if not cuts_path(self.out / "tokens", "dev").is_file():
+            del config["trainer"]["callbacks"]  # nothing held out to stop by
+        path.write_text(yaml.safe_dump(config), encoding="utf-8")
+        resume = [f"--ckpt_path={last}"] if last.is_file() else []
+        train(["--config", str(path), *self.overrides, *resume])
+        done.touch()
+
+    def _collect(self, plan: Plan) -> None:
+        """Write the tuned model: a small file beside the base, or a whole folder."""
+        base = self.base
+        shutil.rmtree(self.tuned, ignore_errors=True)
+        if plan.lora:
+            adapters = {}
+            for stage in STAGES:
+                settings, state = read_run(self.out / stage, stage)
+                adapters[stage] = lora_state(trained(self.out / stage, stage, settings, state))
+            write_adapter(self.tuned, base, adapters)
+        else:
+            self.tuned.mkdir(parents=True)
+            for part in PARTS:
+                if part not in STAGES:
+                    shutil.copyfile(base / f"{part}.safetensors", self.tuned / f"{part}.safetensors")
+            _, note = read_part(base / "tokenizer.safetensors")
+            for stage in STAGES:
+                export(
+                    self.out / stage,
+                    self.tuned / f"{stage}.safetensors",
+                    SymbolTable.from_list(note["symbols"]),
+                )
+        if (base / CALIBRATION).is_file():  # of the tokenizer, which is the base's
+            shutil.copyfile(base / CALIBRATION, self.tuned / CALIBRATION)
+        self._save_voices()
+
+    def _save_voices(self) -> None:
+        """One voice prompt a speaker, from the recording that the tokenizer reads best among those of good length."""
+        model = Model.load(self.tuned)
+        by_speaker: dict[str, list[MonoCut]] = defaultdict(list)
+        for cut in self.cuts("train"):
+            by_speaker[speaker_of(cut)].append(cut)
+        most = sorted(by_speaker, key=lambda name: -sum(cut.duration for cut in by_speaker[name]))[:VOICES]
+        (self.tuned / "voices").mkdir(exist_ok=True)
+        for name in most:
+            cut = best_prompt(model, by_speaker[name])
+            made = Voice.from_audio(
+                Path(cut.recording.sources[0].source),
+                text=cut.supervisions[0].text,
+                language=cut.supervisions[0].language or "en-us",
+                model=model,
+                origin=f"{name}, tuned on",
+            )
+            safe = "".join(c if c.isalnum() or c in "-_" else "_" for c in name)
+            made.save(self.tuned / "voices" / f"{safe}.safetensors", overwrite=True)
+
+
+def best_prompt(model: Model, cuts: Sequence[MonoCut], *, look_at: int = 50) -> MonoCut:
+    """The recording to take a speaker's voice from.
+
+    Of the right length, if there are such, and of those the one that the tokenizer reads with the fewest errors: the
+    clearest, and the one whose text is surely what is said.
+    """
+    low, high = PROMPT
+    good = [cut for cut in cuts if low <= cut.duration <= high] or sorted(cuts, key=lambda cut: -cut.duration)
+    symbols = model.symbols
+
+    def errors(cut: MonoCut) -> float:
+        wanted = symbols.segments(symbols.encode(phonemes_of(cut)))
+        read = model.tokenizer.read(torch.tensor(cut.custom["tokens"])[None])[0]
+        return float(edit_distance(read, wanted)) / max(1, len(wanted))
+
+    return min(good[:look_at], key=errors)
+
+
+def _mark(manifest: Path) -> str:
+    """What tells one manifest from another."""
+    if not manifest.is_file():
+        raise UserError(f"{manifest}: no such manifest")
+    return hashlib.sha256(manifest.read_bytes()).hexdigest()[:16]
