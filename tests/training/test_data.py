@@ -19,6 +19,7 @@ from codec.errors import UserError
 from codec.features.mel import LogMel
 from tts.data.datasets import SpeechDataset, VocoderDataset
 from tts.data.prepare import prepare
+from tts.data.shar import write_shar
 from tts.training.data import ContinuingSampler, Place, SpeechData
 
 SAMPLES = 2_000
@@ -186,14 +187,41 @@ class Device:
         self.global_rank, self.world_size, self.training = rank, 2, True
 
 
-def test_devices_share_an_epoch(folder: Path) -> None:
+@pytest.mark.parametrize("epoch", range(3))
+def test_devices_together_have_the_batches_of_one_with_larger_ones(folder: Path, epoch: int) -> None:
     shares = []
     for rank in range(2):
         data = speech_data(folder)
         data.trainer = Device(rank)  # type: ignore[assignment]
-        shares.append(drawn(data))
-    assert len(shares[0]) == len(shares[1])
-    assert Counter(chain(*shares[0], *shares[1])) == Counter(cut.id for cut in data.train_dataset.cuts)
+        shares.append(drawn(data, epoch))
+    doubled = SpeechData(str(folder), crops, max_duration=None, max_cuts=6, num_buckets=3, num_workers=0)
+    whole = drawn(doubled, epoch)
+    assert len(shares[0]) == len(shares[1]) == len(whole)
+    for first, second, batch in zip(*shares, whole, strict=True):
+        assert first == batch[::2]
+        assert second == (batch[1::2] or batch)  # nobody is left without a batch
+    assert Counter(chain(*whole)) == Counter(cut.id for cut in data.train_dataset.cuts)
+
+
+def test_no_device_gets_more_than_its_seconds(folder: Path) -> None:
+    for rank in range(2):
+        data = SpeechData(str(folder), crops, max_duration=1.5, num_buckets=2, num_workers=0)
+        data.trainer = Device(rank)  # type: ignore[assignment]
+        cuts = {cut.id: cut for cut in data.train_dataset.cuts}
+        batches = drawn(data)
+        assert max(map(len, batches)) == 2
+        for batch in batches:
+            assert len(batch) * max((cuts[i].duration for i in batch[:-1]), default=0) <= 1.5
+
+
+def test_a_run_goes_on_with_other_devices_as_far_into_its_epoch(folder: Path) -> None:
+    data, more = speech_data(folder), speech_data(folder)
+    data.place = Place(2, 5)
+    more.trainer = Device(0)  # type: ignore[assignment]
+    more.load_state_dict(data.state_dict())
+    assert more.place == Place(2, 2)
+    data.load_state_dict(more.state_dict())
+    assert data.place == Place(2, 4)
 
 
 def test_the_sampler_goes_on_from_its_place(folder: Path) -> None:
@@ -217,6 +245,48 @@ def test_the_sampler_goes_on_from_its_place(folder: Path) -> None:
     sampler = ContinuingSampler(data._sampler(data.train_dataset, shuffle=True), place)
     assert ids() == order[1]
     assert place == Place(1, 0)
+
+
+@pytest.fixture(scope="module")
+def shar(folder: Path) -> Path:
+    """The same 14 cuts in four shards."""
+    write_shar(folder, folder.with_name("shar"), shard_size=4, progress=False)
+    return folder.with_name("shar")
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_run_on_shar_goes_on_to_the_batches_of_an_uninterrupted_one(
+    shar: Path, tmp_path: Path, workers: int
+) -> None:
+    def data() -> SpeechData:
+        one = speech_data(shar, workers=workers)
+        one.pool = 4
+        return one
+
+    keep = ModelCheckpoint(tmp_path / "ckpt", filename="{step}", save_top_k=-1, every_n_train_steps=1)
+    run = train(data(), 12, callbacks=[keep])
+    full = run.seen
+    assert len(full) == 12
+    assert len(run.checked) == 2 and sum(map(len, run.checked[0])) == 2  # 14 cuts are five batches of three
+    assert not any(same([one], [other]) for one in full[:5] for other in full[5:10])
+    for done in (3, 5, 7) if workers == 0 else (3,):
+        resumed = train(data(), 12, ckpt=tmp_path / "ckpt" / f"step={done}.ckpt")
+        assert same(resumed.seen, full[done:]), done
+
+
+def test_of_shar_a_sample_shows_what_the_data_is(shar: Path, folder: Path) -> None:
+    data = SpeechData(str(shar), crops, pool=5)
+    some = data.train_dataset.cuts
+    assert len(some) == 8  # two shards
+    there = {cut.id for cut in speech_data(folder).train_dataset.cuts}
+    assert {cut.id for cut in some} < there
+    assert len(data.dev_dataset.cuts) == 2
+    assert data.missing() is None and SpeechData([str(shar), "gone"], crops).missing() == "gone"
+    with pytest.raises(UserError, match="cannot be joined; write both as Shar"):
+        SpeechData([str(shar), str(folder)], crops).train_dataloader()
+    both = SpeechData([str(shar), str(shar)], crops, pool=100)
+    assert len(both.train_dataset.cuts) == 28
 
 
 def test_several_folders_are_joined(folder: Path, tmp_path: Path) -> None:

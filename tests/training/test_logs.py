@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tts.training.logs import MetricsFile, Wandb, draw_curves, read_metrics
+from tts.training.logs import MetricsFile, Wandb, draw_curves, read_metrics, smoothed
 from tts.training.media import Picture, write
 
 
@@ -52,16 +52,34 @@ def test_training_and_validation_share_a_panel() -> None:
         "train/loss": [(1, 3.0), (2, 2.0)],
         "val/loss": [(2, 2.5)],
         "train/lr": [(1, 1e-3), (2, math.nan)],
+        "val/per_before": [(2, 0.5)],
+        "val/per_after": [(2, 0.75)],
+        "val/mine": [(2, 1.0)],
     }
     figure = draw_curves(curves)
     panels = {ax.get_title(): {str(line.get_label()): line for line in ax.lines} for ax in figure.axes}
     assert {title: set(lines) for title, lines in panels.items()} == {
-        "loss": {"train/loss", "val/loss"},
-        "lr": {"train/lr"},
+        "loss": {"train/loss 2", "val/loss 2.5"},
+        "phoneme error rate": {"val/per_before 0.5", "val/per_after 0.75"},
+        "learning rate": {"train/lr 0.001"},
+        "mine": {"val/mine 1"},
     }
-    assert panels["loss"]["train/loss"].get_xydata().tolist() == [[1, 3], [2, 2]]  # type: ignore[union-attr]
+    assert list(panels) == ["loss", "phoneme error rate", "learning rate", "mine"]
+    assert panels["loss"]["train/loss 2"].get_xydata().tolist() == [[1, 3], [2, 2]]  # type: ignore[union-attr]
     assert all(ax.get_xlabel() == "batches" for ax in figure.axes)
     assert len(draw_curves({}).axes) == 0
+
+
+def test_long_curves_are_smoothed() -> None:
+    values = [1.0 + (-1) ** n for n in range(200)]  # 2, 0, 2, 0 ...
+    (panel,) = draw_curves({"train/loss": list(enumerate(values))}).axes
+    smooth, raw = panel.lines
+    assert list(raw.get_ydata()) == values  # type: ignore[arg-type]
+    assert smooth.get_ydata()[100:] == pytest.approx(1.0, abs=0.15)  # type: ignore[index]
+    assert smoothed([3.0, math.nan, 3.0]) == [3, 3, 3]
+    assert smoothed([math.nan, 5.0])[1] == 5
+    steps = [0.0] * 100 + [1.0] * 100  # half of the way is past after about a tenth of the whole
+    assert 0.5 < smoothed(steps)[120] < smoothed(steps)[199] and smoothed(steps)[199] > 0.99
 
 
 @pytest.fixture

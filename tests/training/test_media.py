@@ -61,7 +61,7 @@ def test_rough_sound_has_the_frames_pitch() -> None:
 def test_frames_are_drawn_over_seconds() -> None:
     frames = torch.randn(150, SPEC.dim)
     figure = drawn(compare_frames("x", {"one": frames, "two": frames[:75]}, SPEC, mark=0.4))
-    first, second = figure.axes
+    first, second, _ = figure.axes  # and the scale
     assert first.images[0].get_extent()[:2] == [0.0, pytest.approx(1.6)]
     assert second.images[0].get_extent()[1] == pytest.approx(0.8)
     assert first.images[0].get_clim() == second.images[0].get_clim()
@@ -73,12 +73,25 @@ def test_frames_are_drawn_over_seconds() -> None:
     ]
 
 
+def test_levels_are_drawn_in_decibels_down_to_80_below_the_loudest() -> None:
+    frames = torch.full((20, SPEC.dim), SPEC.floor)
+    frames[0], frames[1] = 0.0, -torch.log(torch.tensor(10.0))  # a tenth of the magnitude is 20 dB less
+    (image,) = drawn(aligned_frames("x", frames, SPEC, [], [])).axes[0].images
+    assert image.get_array()[5, :2].tolist() == pytest.approx([0, -20])  # type: ignore[index]
+    assert image.get_clim() == pytest.approx((-80, 0))
+
+
 def test_token_use_counts() -> None:
     figure = drawn(token_use("x", {"mine": torch.tensor([0, 2, 2, 2]), "none": torch.tensor([]).long()}, 5))
-    mine, none = figure.axes
-    assert [bar.get_height() for bar in mine.patches] == [25, 0, 75, 0, 0]  # type: ignore[attr-defined]
-    assert mine.get_title() == "mine: 2 of 5 codes in 4 tokens"
-    assert none.get_title() == "none: 0 of 5 codes in 0 tokens"
+    mine, none, alike = figure.axes[0].lines
+    assert mine.get_ydata().tolist() == [75, 25, 0, 0, 0] and not any(none.get_ydata())  # type: ignore[union-attr]
+    assert list(alike.get_ydata()) == [20, 20]  # type: ignore[arg-type]
+    labels = [str(line.get_label()) for line in (mine, none)]
+    assert labels[0] == "mine: 2 of 5 codes in 4 tokens, perplexity 2"  # exp of 0.56 nats: 1.75
+    assert labels[1] == "none: 0 of 5 codes in 0 tokens, perplexity 0"
+
+
+def test_durations_stand_side_by_side() -> None:
     figure = drawn(duration_bars("x", {"true": [1, 4], "sampled": [2, 3]}, ["a", "b"], first=1))
     heights = [round(bar.get_height()) for bar in figure.axes[0].patches[:4]]  # type: ignore[attr-defined]
     assert heights == [1, 4, 2, 3]
@@ -146,7 +159,10 @@ def vocoder_case(part: Any, utterances: Any) -> tuple[Any, Any]:
 
 
 SHOWN = {
-    "tokenizer": {"tokens.png", "alignment0.png", "alignment1.png"},
+    "tokenizer": {
+        "tokens.png",
+        *(f"{n}{i}{e}" for i in "01" for n, e in (("alignment", ".png"), ("recording", "_rough.wav"))),
+    },
     "lm": {"tokens.png", "durations0.png", "durations1.png"},
     "acoustic": {
         f"{n}{i}{e}"

@@ -12,7 +12,7 @@ from codec.errors import SpecError, UserError
 from tts.checkpoint import Model, build, read_part
 from tts.data.prepare import cuts_path, read_cuts
 from tts.text.symbols import DEFAULT_SYMBOLS
-from tts.training.fit import parse_stage
+from tts.training.fit import parse_stage, run_stage
 from tts.training.recipe import STAGES, Recipe, export
 
 MODULES = {
@@ -230,3 +230,28 @@ def test_export_takes_the_best_checkpoint_there_is(make_recipe: Any, tmp_path: P
         export(run, tmp_path / "bare" / "lm.safetensors", DEFAULT_SYMBOLS)
     with pytest.raises(UserError, match="no training run"):
         export(tmp_path, part, DEFAULT_SYMBOLS)
+
+
+def test_every_stage_can_begin_with_the_weights_and_sizes_of_another_model(
+    configs: Path, make_corpus: Any, tiny_model: Path, tmp_path: Path
+) -> None:
+    # configs of other sizes: what is begun with decides
+    path = configs / "lm.yaml"
+    config = yaml.safe_load(path.read_text())
+    config["model"]["init_args"]["lm"]["init_args"]["num_hidden_layers"] = 1
+    path.write_text(yaml.safe_dump(config))
+    recipe = Recipe(make_corpus(), configs, tmp_path / "out", start=tiny_model)
+    for stage in STAGES:
+        settings = parse_stage(recipe.arguments(stage))
+        arguments = settings["model"]["init_args"]
+        base, _ = read_part(tiny_model / f"{stage}.safetensors")
+        assert Path(arguments["start"]) == tiny_model / f"{stage}.safetensors"
+        begun = build(arguments[stage])
+        assert {k: v.shape for k, v in begun.state_dict().items()} == {
+            k: v.shape for k, v in base.state_dict().items()
+        }
+        module = run_stage(
+            ["--config", str(configs / f"{stage}.yaml"), *recipe.arguments(stage)[2:]], run=False
+        ).model
+        own = getattr(module, stage).state_dict()
+        assert all(torch.equal(own[name], tensor) for name, tensor in base.state_dict().items())

@@ -105,17 +105,17 @@ class Losses(Callback):
         self.epochs.append(trainer.current_epoch)
 
 
-class Each(Last):
+class Each(Callback):
     """Keeps the checkpoint of every batch, as `last.ckpt` would be if the process were killed there."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder / "checkpoints"
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         done = trainer.fit_loop.epoch_loop.total_batch_idx + 1
-        trainer.save_checkpoint(self.path.with_name(f"{done}.ckpt"))
-
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        pass
+        trainer.save_checkpoint(self.folder / f"{done}.ckpt")
 
 
 def train(
@@ -210,7 +210,7 @@ def test_the_last_checkpoint_comes_in_time_and_not_too_often(
     tmp_path: Path, seconds: float, expected: list[int]
 ) -> None:
     saved: list[int] = []
-    last, module = Last(tmp_path, steps=3, seconds=seconds), LightningModule()
+    last, module = Last(steps=3, seconds=seconds), LightningModule()
     last.on_train_start(trainer_at(0, saved), module)
     for step in (
         1,

@@ -10,7 +10,7 @@ is of epoch 0, which keeps validation the same every time.
 import random
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -36,15 +36,20 @@ class SpeechDataset(Dataset[Any]):
     """What the datasets share: numbered speakers, other utterances of a speaker, repeatable draws.
 
     Args:
-        cuts: all cuts that batches and prompts may be drawn from.
+        cuts: all cuts that batches and prompts may be drawn from; their order does not matter.
         seed: of the random choices.
+
+    Attributes:
+        reads: what it loads of a cut, "frames" or "recording". Tokens and phonemes stand in the cut itself.
     """
+
+    reads: ClassVar[tuple[str, ...]] = ("frames", "recording")
 
     def __init__(self, cuts: CutSet, *, seed: int = 0) -> None:
         self.cuts = list(cuts)
         self.seed = seed
         self._by_speaker: dict[str, list[Cut]] = defaultdict(list)
-        for cut in self.cuts:
+        for cut in sorted(self.cuts, key=lambda cut: cut.id):
             self._by_speaker[speaker_of(cut)].append(cut)
         self.speakers = {name: number for number, name in enumerate(sorted(self._by_speaker))}
 
@@ -72,6 +77,8 @@ class VocoderDataset(SpeechDataset):
         gain_db: each crop's level is changed by up to so much, up or down, short of clipping.
     """
 
+    reads = ("recording",)
+
     def __init__(self, cuts: CutSet, *, samples: int = 24_576, gain_db: float = 0.0, seed: int = 0) -> None:
         super().__init__(cuts, seed=seed)
         self.samples = samples
@@ -95,6 +102,8 @@ class VocoderDataset(SpeechDataset):
 
 class TokenizerDataset(SpeechDataset):
     """Frames and the segments (no stress, no punctuation) to be read from them."""
+
+    reads = ("frames",)
 
     def __init__(
         self, cuts: CutSet, *, spec: FrameSpec = FRAMES, symbols: SymbolTable | None = None, seed: int = 0
@@ -122,6 +131,8 @@ class LMDataset(SpeechDataset):
         p_strip: how often a prompt's phonemes lose stress and punctuation, as when the tokenizer read them.
         max_prompt: seconds; longer prompts are left out.
     """
+
+    reads = ()
 
     def __init__(
         self,
@@ -175,6 +186,8 @@ class AcousticDataset(SpeechDataset):
         min_prompt, max_prompt: seconds of prompt. The head of the same utterance takes at most half of it.
         max_target: seconds of target; of a longer one a random piece is taken.
     """
+
+    reads = ("frames",)
 
     def __init__(
         self,

@@ -19,6 +19,7 @@ import torch
 from codec.errors import UserError
 from tts.checkpoint import build
 from tts.data.prepare import Prepared, prepare
+from tts.data.shar import write_shar
 from tts.text.symbols import DEFAULT_SYMBOLS
 from tts.training.fit import SHARED, parse_stage, run_stage
 from tts.training.recipe import STAGES, Recipe, export, extract
@@ -34,6 +35,7 @@ or each by itself:
   fit       train one stage
                 python train.py fit --config configs/tiny/tokenizer.yaml
   extract   add the tokens of a trained tokenizer to prepared data
+  shar      write prepared data as archives, for corpora that outgrow memory or a disk
   validate  measure a checkpoint on the validation data
   export    take the bare model out of a training run
 
@@ -70,6 +72,12 @@ def run_all(args: list[str]) -> None:
         "--configs", type=Path, default=SHARED.parent / "tiny", help="folder with one YAML a stage"
     )
     parser.add_argument("--device", default=_device(), help="that extracts the tokens; default: %(default)s")
+    parser.add_argument(
+        "--start",
+        type=Path,
+        metavar="MODEL",
+        help="begin with the weights, and the sizes, of this model folder: a new language, or more of the same",
+    )
     parser.epilog = (
         "What follows is given to every stage, as --trainer.max_epochs=5; "
         "with the stage's name in front to one, as --lm.trainer.max_steps=2000."
@@ -93,7 +101,15 @@ def _recipe(known: Namespace, others: Sequence[str]) -> Recipe:
         else:
             everywhere.append(other)
     return Recipe(
-        known.manifest, known.configs, known.out, everywhere, single, known.skip_bad, known.jobs, known.device
+        known.manifest,
+        known.configs,
+        known.out,
+        everywhere,
+        single,
+        known.skip_bad,
+        known.jobs,
+        known.device,
+        known.start,
     )
 
 
@@ -136,14 +152,53 @@ def run_extract(args: list[str]) -> None:
     """``python train.py extract``: prepared data with tokens."""
     parser = _Parser("extract", "Add the tokens of a trained tokenizer to prepared data.")
     parser.add_argument("--tokenizer", type=Path, required=True, help="its .safetensors file, from export")
-    parser.add_argument("--cuts", type=Path, required=True, help="folder with prepared data")
+    parser.add_argument(
+        "--cuts", required=True, help="folder with prepared data, or folder or URL of its Shar"
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder for the data with tokens")
     parser.add_argument("--device", default=_device(), help="default: %(default)s")
+    parser.epilog = "In several processes: torchrun --nproc-per-node 8 train.py extract ..."
     known = parser.parse_args(args)
     if not known.tokenizer.is_file():
         raise UserError(f"{known.tokenizer}: no such tokenizer; `python train.py export` makes it")
     extract(known.tokenizer, known.cuts, known.out, device=known.device)
     print(f"tokens: {known.out}")
+
+
+def run_shar(args: list[str]) -> None:
+    """``python train.py shar``: prepared data in archives."""
+    parser = _Parser(
+        "shar",
+        "Write prepared data, with tokens or without, as Shar: archives that training reads from front to back, on a "
+        "disk or in an object store.",
+    )
+    parser.add_argument("--cuts", type=Path, required=True, help="folder with prepared data, or with tokens")
+    parser.add_argument("--out", required=True, help="folder or URL to write to")
+    parser.add_argument(
+        "--shard-size",
+        type=int,
+        default=1000,
+        help="cuts in a shard; default: %(default)s. Every process and worker "
+        "that trains needs shards of its own",
+    )
+    parser.add_argument(
+        "--group",
+        type=int,
+        default=8,
+        help="utterances of a speaker that stay together; default: %(default)s",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the order of the cuts; default: %(default)s")
+    parser.add_argument("--force", action="store_true", help="write over a Shar that is there")
+    known = parser.parse_args(args)
+    done = write_shar(
+        known.cuts,
+        known.out,
+        shard_size=known.shard_size,
+        group=known.group,
+        seed=known.seed,
+        force=known.force,
+    )
+    print(f"shar: {known.out}, " + ", ".join(f"{count} {split}" for split, count in done.items()))
 
 
 def run_export(args: list[str]) -> None:
@@ -182,7 +237,13 @@ def _tell(done: Prepared, out: Path) -> None:
     print(f"prepared: {out}, " + ", ".join(f"{count} {split}" for split, count in done.cuts.items() if count))
 
 
-COMMANDS = {"all": run_all, "prepare": run_prepare, "extract": run_extract, "export": run_export}
+COMMANDS = {
+    "all": run_all,
+    "prepare": run_prepare,
+    "extract": run_extract,
+    "shar": run_shar,
+    "export": run_export,
+}
 
 
 def main() -> None:

@@ -1,14 +1,20 @@
 """The trained tokenizer, applied to a prepared corpus: tokens and durations for the LM and the acoustic decoder."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import distributed
 from torch.nn.utils.rnn import pad_sequence
 
 from codec.errors import UserError
 from codec.tokenizer.model import Tokenizer, starts_to_durations
+from tts.data.extract import ALONE, Team
+
+PATIENCE = timedelta(days=7)  # with the slowest process
 
 
 class TokenExtractor:
@@ -39,3 +45,28 @@ class TokenExtractor:
             except UserError:
                 answers.append(None)
         return answers
+
+
+@contextmanager
+def team() -> Iterator[Team]:
+    """The processes that torchrun started together with this one; without torchrun this one alone."""
+    if not (distributed.is_available() and distributed.is_torchelastic_launched()):
+        yield ALONE
+        return
+    ours = not distributed.is_initialized()
+    if ours:
+        distributed.init_process_group(
+            "gloo", timeout=PATIENCE
+        )  # they only wait for each other: no GPU is needed
+    try:
+        yield Team(distributed.get_rank(), distributed.get_world_size(), distributed.barrier)
+    finally:
+        if ours:
+            distributed.destroy_process_group()
+
+
+def own_device(device: str, us: Team) -> str:
+    """The device of this process: of several GPUs of a machine, its own."""
+    if device != "cuda":
+        return device
+    return f"cuda:{us.rank % torch.cuda.device_count()}"

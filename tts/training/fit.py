@@ -18,7 +18,6 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from codec.errors import SpecError, UserError
 from codec.spec import TokenSpec
-from tts.data.prepare import cuts_path
 from tts.training.data import SpeechData
 from tts.training.logs import MetricsFile, Wandb
 from tts.training.module import LAST, StageModule
@@ -223,12 +222,11 @@ def check_data(data: Any, module: Any) -> None:
         if with_tokens
         else "prepare --manifest MANIFEST"
     )
-    for folder in data.folders:
-        if not cuts_path(folder, "train").is_file():
-            raise UserError(
-                f"{folder}: no {'tokens' if with_tokens else 'prepared data'} to train on; make them with "
-                f"`python train.py {tool} --out {folder}`, or train all stages with `python train.py all`"
-            )
+    if folder := data.missing():
+        raise UserError(
+            f"{folder}: no {'tokens' if with_tokens else 'prepared data'} to train on; make them with "
+            f"`python train.py {tool} --out {folder}`, or train all stages with `python train.py all`"
+        )
     name, part = ", ".join(data.folders), getattr(module, module.part)
     cuts = data.train_dataset.cuts[:LOOKED_AT]
     if with_tokens:

@@ -13,6 +13,7 @@ from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from tts.training.media import Item, Picture
@@ -20,6 +21,26 @@ from tts.training.media import Item, Picture
 log = logging.getLogger(__name__)
 
 NOT_METRICS = ("step", "epoch", "time")
+
+# The panels of curves.png in their order, by what is measured in them; others follow under their own names.
+TITLES = {
+    "loss": "loss",
+    "mel": "distance of log-mels",
+    "discriminator": "loss of the discriminators",
+    "ctc": "CTC loss, nats per phoneme",
+    "ctc_before": "CTC loss, nats per phoneme",
+    "per_after": "phoneme error rate",
+    "per_before": "phoneme error rate",
+    "token_accuracy": "share of tokens foretold",
+    "envelope": "distance of the envelope, standard deviations",
+    "quantizer": "loss of the quantiser",
+    "codes_used": "share of the codes in use",
+    "perplexity": "perplexity of the codes",
+    "speaker_probe": "share of speakers guessed from tokens",
+    "speaker_chance": "share of speakers guessed from tokens",
+    "lr": "learning rate",
+}
+MANY = 30  # points, from which on a curve is smoothed
 
 Curve = list[tuple[int, float]]
 """(step, value), by step."""
@@ -88,26 +109,55 @@ def read_metrics(path: str | Path) -> dict[str, Curve]:
 
 
 def draw_curves(curves: Mapping[str, Curve]) -> Figure:
-    """One panel for each thing measured, training and validation together."""
-    panels: dict[str, list[str]] = defaultdict(list)
+    """One panel for each thing measured, training and validation together.
+
+    Curves of many points are smoothed, and stand pale behind that as they are. The legend tells where they end.
+    """
+    panels: dict[str, list[str]] = {title: [] for title in TITLES.values()}
     for name in sorted(curves):
-        panels[name.partition("/")[2] or name].append(name)
-    columns = min(3, max(1, len(panels)))
-    rows = max(1, math.ceil(len(panels) / columns))
+        thing = name.partition("/")[2] or name
+        panels.setdefault(TITLES.get(thing, thing), []).append(name)
+    shown = {title: names for title, names in panels.items() if names}
+    columns = min(3, max(1, len(shown)))
+    rows = max(1, math.ceil(len(shown) / columns))
     figure = Figure(figsize=(5 * columns, 3 * rows), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).flatten()
-    for ax, (title, names) in zip(axes, panels.items(), strict=False):
+    for ax, (title, names) in zip(axes, shown.items(), strict=False):
         for name in names:
-            steps, values = zip(*curves[name], strict=True)
-            style = "o-" if name.startswith("val/") else "-"
-            ax.plot(steps, values, style, markersize=3, linewidth=1, label=name)
-        ax.set_title(title)
+            _draw_curve(ax, name, curves[name])
+        ax.set_title(title, fontsize="medium")
         ax.set_xlabel("batches")
         ax.grid(alpha=0.3)
         ax.legend(fontsize="small")
-    for ax in axes[len(panels) :]:
+    for ax in axes[len(shown) :]:
         ax.remove()
     return figure
+
+
+def _draw_curve(ax: Axes, name: str, curve: Curve) -> None:
+    steps, values = zip(*curve, strict=True)
+    many = len(curve) >= MANY and not name.endswith("/lr")
+    shown = smoothed(values) if many else list(values)
+    last = next((value for value in reversed(shown) if math.isfinite(value)), math.nan)
+    style = "o-" if name.startswith("val/") else "-"
+    size = 0 if many else 3
+    (line,) = ax.plot(
+        steps, shown, style, markersize=size, linewidth=1 + many / 2, label=f"{name} {last:.3g}"
+    )
+    if many:
+        ax.plot(steps, values, linewidth=0.5, alpha=0.35, color=line.get_color(), zorder=1)
+
+
+def smoothed(values: Sequence[float]) -> list[float]:
+    """The mean of the last tenth of what there was so far, the nearer past counting more; without what is no
+    number."""
+    result, total, weight = [], 0.0, 0.0
+    for number, value in enumerate(values, 1):
+        keep = 1 - 1 / max(1.0, number / 10)
+        if math.isfinite(value):
+            total, weight = keep * total + value, keep * weight + 1
+        result.append(total / weight if weight else math.nan)
+    return result
 
 
 class Curves(Callback):

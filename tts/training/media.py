@@ -13,10 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.strategies import FSDPStrategy
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from torch import Tensor
 from torchaudio.functional import melscale_fbanks
 from torchaudio.transforms import GriffinLim
@@ -28,6 +31,10 @@ log = logging.getLogger(__name__)
 
 CASES = 2  # of a batch
 TICKS = (250, 500, 1000, 2000, 4000, 8000)  # Hz
+DB = 20 / math.log(10)  # decibels to a natural logarithm of magnitudes
+RANGE = 80.0  # dB that a picture shows
+INCHES = 3.0  # of a picture with phonemes in it, for each second
+LEVELS = 3  # of labels
 
 
 @dataclass(frozen=True)
@@ -78,13 +85,14 @@ class Media(Callback):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         batch, self._batch = self._batch, None
         show: Callable[[Any], list[Item]] | None = getattr(pl_module, "show", None)
-        if batch is None or show is None:
+        if batch is None or show is None or not trainer.is_global_zero:
+            return
+        if isinstance(trainer.strategy, FSDPStrategy):  # its weights come together in the steps alone
+            log.info("no pictures and sounds are made of a sharded model")
             return
         try:
             with torch.inference_mode(), trainer.precision_plugin.forward_context():
-                items = show(batch)  # on every device: sharded models compute together
-            if trainer.is_global_zero:
-                self._write(trainer, items)
+                self._write(trainer, show(batch))
         except Exception:  # a picture is not worth a training
             log.warning("the pictures of this validation failed", exc_info=True)
 
@@ -127,12 +135,12 @@ def write(item: Item, folder: Path) -> Path:
 
 def frames_image(
     ax: Axes, frames: Tensor, spec: FrameSpec, *, limits: tuple[float, float] | None = None
-) -> None:
-    """Frames over seconds; mel channels labelled with their frequencies in Hz."""
-    values = frames.detach().float().cpu().numpy()
-    low, high = limits or (float(values.min()), float(values.max()))
+) -> AxesImage:
+    """Frames over seconds; of log-mels the level in dB, and the channels' frequencies in Hz."""
+    values = shown_values(frames, spec)
+    low, high = limits or value_limits(values, spec)
     end = len(values) / spec.rate
-    ax.imshow(
+    image = ax.imshow(
         values.T,
         origin="lower",
         aspect="auto",
@@ -144,10 +152,29 @@ def frames_image(
     ax.set_xlabel("seconds")
     if spec.kind != "mel":
         ax.set_ylabel("channel")
-        return
+        return image
     shown = [hz for hz in TICKS if hz < spec.sample_rate / 2]
     ax.set_yticks([channel(hz, spec) for hz in shown], [str(hz) for hz in shown])
     ax.set_ylabel("Hz")
+    return image
+
+
+def shown_values(frames: Tensor, spec: FrameSpec) -> npt.NDArray[np.float32]:
+    """Frames as they are drawn: log-mels, natural logarithms of magnitudes, in dB."""
+    values: npt.NDArray[np.float32] = frames.detach().float().cpu().numpy()
+    return values * DB if spec.kind == "mel" else values
+
+
+def value_limits(values: npt.NDArray[np.float32], spec: FrameSpec) -> tuple[float, float]:
+    """The ends of the colours: for log-mels `RANGE` below the loudest, so that silence does not take all of them."""
+    low, high = float(values.min()), float(values.max())
+    return (max(low, high - RANGE), high) if spec.kind == "mel" else (low, high)
+
+
+def add_scale(figure: Figure, image: AxesImage, axes: Sequence[Axes], spec: FrameSpec) -> None:
+    figure.colorbar(
+        image, ax=list(axes), fraction=0.03, pad=0.01, label="dB" if spec.kind == "mel" else "value"
+    )
 
 
 def channel(hz: float, spec: FrameSpec) -> float:
@@ -165,14 +192,15 @@ def compare_frames(
     """Several (T, D) one below the other, in the colours of the first; `mark` is a moment in seconds."""
 
     def draw(figure: Figure) -> None:
-        first = next(iter(rows.values())).detach().float()
-        limits = (float(first.min()), float(first.max()))
+        limits = value_limits(shown_values(next(iter(rows.values())), spec), spec)
         axes = figure.subplots(len(rows), 1, sharex=True, squeeze=False).flatten()
         for ax, (title, frames) in zip(axes, rows.items(), strict=True):
-            frames_image(ax, frames, spec, limits=limits)
+            image = frames_image(ax, frames, spec, limits=limits)
+            ax.label_outer()
             ax.set_title(title, fontsize="medium")
             if mark is not None:
                 ax.axvline(mark, color="white", linewidth=1, linestyle="--")
+        add_scale(figure, image, list(axes), spec)
 
     return Picture(name, draw)
 
@@ -183,33 +211,41 @@ def aligned_frames(
     """Frames (T, D) with a line and a label where each phoneme starts, in seconds."""
 
     def draw(figure: Figure) -> None:
+        figure.set_size_inches(min(24.0, max(9.0, INCHES * len(frames) / spec.rate)), 5.0)
         ax = figure.subplots()
-        frames_image(ax, frames, spec)
+        image = frames_image(ax, frames, spec)
         ax.vlines(list(starts), -0.5, spec.dim - 0.5, color="white", linewidth=0.5)
-        for start, label in zip(starts, labels, strict=True):
-            ax.text(
-                start, spec.dim - 0.5, f" {label}", color="white", fontsize="small", va="top", clip_on=True
-            )
+        for number, (start, label) in enumerate(zip(starts, labels, strict=True)):
+            height = 1.01 + 0.045 * (number % LEVELS)  # in turn, so that short ones do not cover each other
+            ax.text(start, height, label, fontsize="small", transform=ax.get_xaxis_transform())
+        add_scale(figure, image, [ax], spec)
 
     return Picture(name, draw)
 
 
 def token_use(name: str, tokens: Mapping[str, Tensor], codes: int) -> Picture:
-    """How often each code occurs in some sets of tokens (n,), as shares; the title counts the codes in use."""
-    shares = {}
+    """How often each code occurs in some sets of tokens (n,), the most used first.
+
+    The flat line is a codebook all of whose codes are used alike. The legend counts the codes in use, and tells
+    their perplexity: as many codes used alike would say as much.
+    """
+    curves = {}
     for title, ids in tokens.items():
-        counts = torch.bincount(ids.detach().cpu().flatten(), minlength=codes).numpy()
-        shares[f"{title}: {int((counts > 0).sum())} of {codes} codes in {counts.sum()} tokens"] = (
-            counts / max(1, counts.sum())
-        )
+        counts = torch.bincount(ids.detach().cpu().flatten(), minlength=codes).sort(descending=True).values
+        share = (counts / counts.sum().clamp(min=1)).double()
+        perplexity = float((-(share * share.clamp(min=1e-12).log()).sum()).exp()) if counts.any() else 0.0
+        used, total = int((counts > 0).sum()), int(counts.sum())
+        curves[f"{title}: {used} of {codes} codes in {total} tokens, perplexity {perplexity:.0f}"] = share
 
     def draw(figure: Figure) -> None:
-        axes = figure.subplots(len(shares), 1, sharex=True, sharey=True, squeeze=False).flatten()
-        for ax, (title, share) in zip(axes, shares.items(), strict=True):
-            ax.bar(np.arange(codes), 100 * share, width=1.0)
-            ax.set_title(title, fontsize="medium")
-            ax.set_ylabel("% of the tokens")
-        axes[-1].set_xlabel("code")
+        ax = figure.subplots()
+        for title, share in curves.items():
+            ax.step(np.arange(1, codes + 1), 100 * share.numpy(), where="mid", label=title)
+        ax.axhline(100 / codes, color="gray", linestyle="--", linewidth=1, label="all codes alike")
+        ax.set_xlabel("codes, the most used first")
+        ax.set_ylabel("% of the tokens")
+        ax.grid(alpha=0.3)
+        ax.legend()
 
     return Picture(name, draw)
 
@@ -226,9 +262,11 @@ def duration_bars(
         for i, (title, durations) in enumerate(rows.items()):
             ax.bar(places + (i - (len(rows) - 1) / 2) * width, list(durations), width, label=title)
         ax.axvspan(-0.5, first - 0.5, color="gray", alpha=0.2)
+        figure.set_size_inches(min(24.0, max(9.0, 0.3 * len(labels))), 5.0)
         ax.set_xticks(places, list(labels))
+        ax.set_xlim(-0.5, len(labels) - 0.5)
         ax.set_ylabel("tokens")
-        ax.set_xlabel("phoneme; gray: the prompt")
+        ax.set_xlabel("phonemes in order; gray: given, not sampled")
         ax.legend()
 
     return Picture(name, draw)

@@ -20,16 +20,18 @@ from typing import Any
 
 import torch
 import yaml
-from torch import nn
+from torch import Tensor, nn
 
 from codec.errors import SpecError, UserError
+from codec.nn.lora import add_lora, merge
 from codec.spec import require_same
 from codec.tokenizer.model import Tokenizer
 from tts.checkpoint import build, read_part, write_part
-from tts.data.extract import add_tokens
+from tts.data.extract import add_tokens, add_tokens_to_shar
 from tts.data.prepare import cuts_path, prepare, read_cuts, read_spec
+from tts.data.shar import is_shar, read_index
 from tts.text.symbols import DEFAULT_SYMBOLS, SymbolTable
-from tts.training.extract import TokenExtractor
+from tts.training.extract import TokenExtractor, own_device, team
 from tts.training.fit import TOKEN_STAGES, parse_stage
 from tts.training.module import BEST, LAST
 
@@ -55,6 +57,9 @@ class Recipe:
         skip_bad: leave out the manifest's broken lines instead of stopping at the first.
         jobs: processes that prepare data.
         device: that extracts tokens.
+        start: model folder whose weights, and sizes, every stage begins with; None for fresh weights and the sizes
+            of the configs. So a new language learns from a model of another; phonemes that the table has gained
+            since are added to it (`tts.training.start`).
     """
 
     manifest: Path
@@ -65,6 +70,7 @@ class Recipe:
     skip_bad: bool = False
     jobs: int = 1
     device: str = "cpu"
+    start: Path | None = None
 
     @property
     def model(self) -> Path:
@@ -109,6 +115,8 @@ class Recipe:
             f"--data.init_args.cuts={self._cuts(stage)}",
             f"--trainer.default_root_dir={self.out / stage}",
         ]
+        if self.start is not None:
+            ours += start_arguments(stage, self.start / f"{stage}.safetensors")
         return ["--config", str(path), *given, *ours]
 
     def _cuts(self, stage: str) -> Path:
@@ -119,6 +127,8 @@ class Recipe:
         """Train one stage, unless its part lies in the model folder; go on from its checkpoint, if there is one."""
         part, folder = self.model / f"{stage}.safetensors", self.out / stage
         made_from = {"model": config["model"]["init_args"][stage], "data": _mark(self._cuts(stage))}
+        if self.start is not None:
+            made_from["start"] = str(self.start.resolve())
         _check_made_from(folder / "made_from.json", made_from, f"remove {folder} and {part} to train it anew")
         if part.is_file():
             log.info("%s: finished already (%s)", stage, part)
@@ -142,14 +152,26 @@ class Recipe:
         note.write_text(json.dumps(made_from, indent=1))
 
 
-def extract(part: Path, prepared: Path, out: Path, *, device: str = "cpu") -> None:
-    """Add tokens and durations to prepared cuts.
+def start_arguments(stage: str, part: Path) -> list[str]:
+    """LightningCLI's arguments that begin a stage with a finished part: its weights and its sizes.
+
+    Raises:
+        UserError: no such part.
+    """
+    config = read_part(part)[1]["config"]
+    if "symbols" in config["init_args"]:
+        config["init_args"]["symbols"] = len(DEFAULT_SYMBOLS)
+    return [f"--model.init_args.{stage}={json.dumps(config)}", f"--model.init_args.start={part.resolve()}"]
+
+
+def extract(part: Path, prepared: str | Path, out: Path, *, device: str = "cpu") -> None:
+    """Add tokens and durations to prepared cuts; started by torchrun, in all its processes together.
 
     Args:
         part: the tokenizer's file.
-        prepared: folder of `tts.data.prepare`.
+        prepared: folder of `tts.data.prepare`, or folder or URL of Shar.
         out: folder to write the cuts to; their frames and audio stay where they are.
-        device: that the tokenizer runs on.
+        device: that the tokenizer runs on; of several GPUs each process takes its own.
 
     Raises:
         UserError: no tokenizer, no prepared data, or no utterance that can be aligned.
@@ -158,14 +180,23 @@ def extract(part: Path, prepared: Path, out: Path, *, device: str = "cpu") -> No
     tokenizer, note = read_part(part)
     if not isinstance(tokenizer, Tokenizer):
         raise UserError(f"{part}: holds a {type(tokenizer).__name__}, not a tokenizer")
-    require_same(read_spec(prepared), tokenizer.spec.frames, a_name=str(prepared), b_name=str(part))
-    extractor = TokenExtractor(tokenizer, device)
-    for split in ("train", "dev"):
-        if cuts_path(prepared, split).is_file():
-            cuts = read_cuts(cuts_path(prepared, split))
-            add_tokens(cuts, extractor, cuts_path(out, split), symbols=SymbolTable.from_list(note["symbols"]))
-        else:
-            cuts_path(out, split).unlink(missing_ok=True)
+    shar = read_index(prepared) if is_shar(prepared) else None
+    spec = read_spec(Path(prepared)) if shar is None else shar.spec
+    if spec is None:
+        raise UserError(f"{prepared}: was written from tokens, not from prepared data; extract before `shar`")
+    require_same(spec, tokenizer.spec.frames, a_name=str(prepared), b_name=str(part))
+    symbols = SymbolTable.from_list(note["symbols"])
+    with team() as us:
+        extractor = TokenExtractor(tokenizer, own_device(device, us))
+        if shar is not None:
+            add_tokens_to_shar(shar, extractor, out, symbols=symbols, team=us)
+            return
+        for split in ("train", "dev"):
+            if cuts_path(prepared, split).is_file():
+                cuts = read_cuts(cuts_path(prepared, split))
+                add_tokens(cuts, extractor, cuts_path(out, split), symbols=symbols, team=us)
+            elif us.rank == 0:
+                cuts_path(out, split).unlink(missing_ok=True)
 
 
 def _mark(cuts: Path) -> Any:
@@ -242,24 +273,10 @@ def export(
     Raises:
         UserError: the run has no checkpoint or no config.
     """
-    found = [run / "checkpoints" / f"{name}.ckpt" for name in (checkpoint, LAST)]
-    path = next((one for one in found if one.is_file()), None)
-    if path is None or not (run / "config.yaml").is_file():
-        raise UserError(f"{run}: no training run (no checkpoint or no config.yaml in it)")
-    settings = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))["model"]["init_args"]
-    if part.stem not in settings:
-        raise UserError(f"{run}: the run of another stage, it trained no {part.stem}")
-    state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+    settings, state = read_run(run, part.stem, checkpoint)
     for name in (part.stem, *(["features"] if "features" in settings else [])):
-        module: nn.Module = build(settings[name])
-        tensors = {k.removeprefix(f"{name}."): v for k, v in state.items() if k.startswith(f"{name}.")}
-        try:
-            module.load_state_dict(tensors)
-        except RuntimeError as error:
-            difference = " ".join(str(error).partition(":")[2].split())[:200]
-            raise UserError(
-                f"{run}: config.yaml and {path.name} do not belong together: {difference}"
-            ) from error
+        module = trained(run, name, settings, state)
+        merge(module)
         write_part(
             part.with_stem(name),
             module,
@@ -267,3 +284,44 @@ def export(
             symbols,
             storage=storage if name == part.stem else "float32",
         )
+
+
+def read_run(run: Path, stage: str, checkpoint: str = BEST) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The model settings of a training run (``model.init_args`` of its config), and a checkpoint's weights.
+
+    Raises:
+        UserError: the run has no checkpoint or no config, or is of another stage.
+    """
+    found = [run / "checkpoints" / f"{name}.ckpt" for name in (checkpoint, LAST)]
+    path = next((one for one in found if one.is_file()), None)
+    if path is None or not (run / "config.yaml").is_file():
+        raise UserError(f"{run}: no training run (no checkpoint or no config.yaml in it)")
+    settings = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))["model"]["init_args"]
+    if stage not in settings:
+        raise UserError(f"{run}: the run of another stage, it trained no {stage}")
+    return settings, torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+
+
+def trained(run: Path, name: str, settings: Mapping[str, Any], state: Mapping[str, Tensor]) -> nn.Module:
+    """A module of a training run with its weights, adapters still on it where the run had some.
+
+    Args:
+        run: its folder, for messages.
+        name: of the module in the stage: the stage's own name, or "features".
+        settings, state: of `read_run`.
+
+    Raises:
+        UserError: config and checkpoint do not belong together.
+    """
+    module = build(settings[name])
+    if settings.get("lora") and name in STAGES:
+        add_lora(module, settings["lora"])
+    tensors = {k.removeprefix(f"{name}."): v for k, v in state.items() if k.startswith(f"{name}.")}
+    try:
+        module.load_state_dict(tensors)
+    except RuntimeError as error:
+        difference = " ".join(str(error).partition(":")[2].split())[:200]
+        raise UserError(
+            f"{run}: config.yaml and its checkpoint do not belong together: {difference}"
+        ) from error
+    return module
