@@ -45,13 +45,19 @@ class KVCache:
             if kept is not None:
                 new[:, :, : self.length] = kept[:, :, : self.length]
 
-    def copy(self, batch: int | None = None) -> "KVCache":
-        """An independent cache with the same contents, a batch of one repeated to `batch` rows."""
-        other = KVCache(self.capacity)
-        other.length = self.length
+    def copy(self, batch: int | None = None, *, room: int = 64) -> "KVCache":
+        """An independent cache with the same contents, a batch of one repeated to `batch` rows.
+
+        Of the buffers only what is filled is copied, with room for so many positions more.
+        """
+        other = KVCache(self.length + room)
         if self._k is not None and self._v is not None:
             rows = batch or self._k.shape[0]
-            other._k, other._v = (t.expand(rows, -1, -1, -1).clone() for t in (self._k, self._v))
+            other._grow(self._k[:1].expand(rows, -1, -1, -1), other.capacity)
+            assert other._k is not None and other._v is not None
+            other._k[:, :, : self.length] = self._k[:, :, : self.length]
+            other._v[:, :, : self.length] = self._v[:, :, : self.length]
+        other.length = self.length
         return other
 
     @classmethod

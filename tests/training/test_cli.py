@@ -45,7 +45,7 @@ def test_alone_it_says_what_there_is(run: Run) -> None:
     for args in ([], ["--help"]):
         status, out, err = run(*args)
         assert (status, err) == (0, "")
-        for command in ("all", "prepare", "fit", "extract", "validate", "export"):
+        for command in ("all", "prepare", "fit", "extract", "shar", "validate", "export"):
             assert f"\n  {command} " in out
 
 
@@ -92,6 +92,8 @@ BROKEN = {
         ["'quick'", "--trainer.max_epochs=5"],
     ),
     "extract: no tokenizer": (["extract", "--tokenizer", "t", "--cuts", "c", "--out", "o"], ["t:", "export"]),
+    "extract: nothing there": (["extract", "--tokenizer", LM, "--cuts", "c", "--out", "o"], ["lm.yaml"]),
+    "shar: no data": (["shar", "--cuts", "c", "--out", "o"], ["c/cuts_train", "prepare the corpus first"]),
     "prepare: other config": (
         ["prepare", "--manifest", "m", "--out", "o", "--config", LM],
         ["lm.yaml", "names no features"],
@@ -207,6 +209,11 @@ def test_a_stage_by_hand(prepared: Path, run: Run, tiny_configs: Any, tmp_path: 
         and "last.ckpt: a checkpoint of another model: size mismatch" in err
         and err.count("\n") == 1
     )
+    status, out, _ = run("shar", "--cuts", str(tokens), "--out", "shar", "--shard-size", "1")
+    assert (status, out) == (0, "shar: shar, 2 train, 2 dev\n")
+    streamed = ["--data.init_args.cuts=shar", "--trainer.default_root_dir=streamed", "--trainer.max_steps=2"]
+    status, _, err = run(*fit, *streamed, "--trainer.accelerator=cpu")
+    assert status == 0 and Path("streamed/checkpoints/best.ckpt").is_file(), err
     status, _, _ = run("export", "runs/lm", "model/lm.safetensors", "--storage", "float16")
     assert status == 0 and Path("model/lm.safetensors").is_file()
 

@@ -2,8 +2,10 @@
 
 import gzip
 import json
+import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,13 +13,16 @@ import torch
 from lightning.pytorch.plugins.precision import HalfPrecision, MixedPrecision
 from torch import nn
 
+from codec.errors import UserError
 from tts.checkpoint import build, write_part
 from tts.data.prepare import cuts_path
 from tts.text.symbols import DEFAULT_SYMBOLS
+from tts.training.cli import run_all
+from tts.training.extract import processes_of
 from tts.training.fit import parse_stage, run_stage
 from tts.training.logs import read_metrics
 from tts.training.module import StageModule
-from tts.training.recipe import extract
+from tts.training.recipe import Recipe, extract
 
 HALF, WHOLE = 4, 8  # steps; an epoch has three batches of four
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -148,6 +153,62 @@ def test_the_large_models_can_be_sharded(stage: str) -> None:
     settings = parse_stage([*args, "--trainer.precision=bf16-true", "--trainer.gradient_clip_val=null"])
     trainer = settings["trainer"]
     assert (trainer["strategy"], trainer["precision"], trainer["devices"]) == ("fsdp", "bf16-true", 8)
+
+
+@pytest.mark.parametrize(
+    ("devices", "accelerator", "processes"),
+    [
+        (1, "cpu", 1),
+        ("2", "cpu", 2),
+        (8, "gpu", 8),
+        ([0, 3], "gpu", 2),
+        ("auto", "auto", 4),
+        (-1, "gpu", 4),
+        ("auto", "cpu", 1),
+    ],
+)
+def test_as_many_processes_extract_as_train(
+    devices: Any, accelerator: str, processes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    assert processes_of({"devices": devices, "accelerator": accelerator}) == processes
+
+
+def test_the_recipe_extracts_in_several_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for path, text in (
+        ("model/tokenizer.safetensors", ""),
+        ("prepared/prepared.json", '{"fingerprint": "x"}'),
+    ):
+        (tmp_path / path).parent.mkdir()
+        (tmp_path / path).write_text(text)
+    (tmp_path / "tokens").mkdir()
+    calls: list[list[str]] = []
+    status = 1
+
+    def run(command: list[str], check: bool) -> Any:
+        calls.append(command)
+        return SimpleNamespace(returncode=status)
+
+    monkeypatch.setattr(subprocess, "run", run)
+    recipe = Recipe(tmp_path / "m.jsonl", CONFIGS / "tiny", tmp_path)
+    with pytest.raises(UserError, match="extract` in 2 processes failed"):
+        recipe._extract(2)
+    status = 0
+    for _ in range(2):  # the second time there is nothing to do
+        recipe._extract(2)
+    assert len(calls) == 2
+    command = " ".join(calls[1])
+    assert "torch.distributed.run --standalone --nproc-per-node=2" in command
+    assert command.endswith(
+        f"train.py extract --tokenizer {tmp_path}/model/tokenizer.safetensors "
+        f"--cuts {tmp_path}/prepared --out {tmp_path}/tokens --device cpu"
+    )
+
+
+def test_all_starts_its_own_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
+    with pytest.raises(UserError, match=r"leave torchrun out, and give --trainer.devices=2"):
+        run_all(["--manifest", "m.jsonl", "--out", "o"])
 
 
 class Stage(StageModule):

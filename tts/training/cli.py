@@ -83,6 +83,8 @@ def run_all(args: list[str]) -> None:
         "with the stage's name in front to one, as --lm.trainer.max_steps=2000."
     )
     known, others = parser.parse_known_args(args)
+    if torch.distributed.is_available() and torch.distributed.is_torchelastic_launched():
+        raise UserError("`all` starts its own processes: leave torchrun out, and give --trainer.devices=2")
     model = _recipe(known, others).run(_train)
     print(
         f'finished: {model}\nhear it:  python infer.py --model {model} --voice RECORDING --text "Hello there."'

@@ -1,8 +1,12 @@
 """The trained tokenizer, applied to a prepared corpus: tokens and durations for the LM and the acoustic decoder."""
 
-from collections.abc import Iterator, Sequence
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +18,7 @@ from codec.errors import UserError
 from codec.tokenizer.model import Tokenizer, starts_to_durations
 from tts.data.extract import ALONE, Team
 
+TRAIN = Path(__file__).resolve().parents[2] / "train.py"
 PATIENCE = timedelta(days=7)  # with the slowest process
 
 
@@ -70,3 +75,31 @@ def own_device(device: str, us: Team) -> str:
     if device != "cuda":
         return device
     return f"cuda:{us.rank % torch.cuda.device_count()}"
+
+
+def processes_of(trainer: Mapping[str, Any]) -> int:
+    """How many processes a training with these settings has on this machine."""
+    devices = trainer["devices"]
+    if isinstance(devices, Sequence) and not isinstance(devices, str):
+        return max(1, len(devices))
+    if str(devices).isdecimal():
+        return max(1, int(devices))
+    return max(1, torch.cuda.device_count()) if trainer["accelerator"] in ("auto", "gpu", "cuda") else 1
+
+
+def run_team(processes: int, command: Sequence[str]) -> None:
+    """Run a command of train.py in several processes.
+
+    Raises:
+        UserError: it failed; what it said stands above.
+    """
+    torchrun = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        f"--nproc-per-node={processes}",
+    ]
+    done = subprocess.run([*torchrun, str(TRAIN), *command], check=False)
+    if done.returncode:
+        raise UserError(f"`train.py {command[0]}` in {processes} processes failed, see above")

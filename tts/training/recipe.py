@@ -31,7 +31,7 @@ from tts.data.extract import add_tokens, add_tokens_to_shar
 from tts.data.prepare import cuts_path, prepare, read_cuts, read_spec
 from tts.data.shar import is_shar, read_index
 from tts.text.symbols import DEFAULT_SYMBOLS, SymbolTable
-from tts.training.extract import TokenExtractor, own_device, team
+from tts.training.extract import TokenExtractor, own_device, processes_of, run_team, team
 from tts.training.fit import TOKEN_STAGES, parse_stage
 from tts.training.module import BEST, LAST
 
@@ -94,7 +94,7 @@ class Recipe:
             log.warning("left out: %s", bad.error)
         for stage in STAGES:
             if stage in TOKEN_STAGES:
-                self._extract()
+                self._extract(processes_of(configs[stage]["trainer"]))
             self._train(stage, configs[stage], train)
         return self.model
 
@@ -141,14 +141,18 @@ class Recipe:
         train([*self.arguments(stage), *([f"--ckpt_path={last}"] if last else [])])
         export(folder, part, DEFAULT_SYMBOLS)
 
-    def _extract(self) -> None:
-        """Add tokens to all cuts with the finished tokenizer, unless that is done."""
+    def _extract(self, processes: int) -> None:
+        """Add tokens to all cuts with the finished tokenizer, in so many processes, unless that is done."""
         part, out, prepared = self.model / "tokenizer.safetensors", self._cuts("lm"), self._cuts("tokenizer")
         note = out / "made_from.json"
         made_from = {"tokenizer": hashlib.sha256(part.read_bytes()).hexdigest(), "prepared": _mark(prepared)}
         if note.is_file() and json.loads(note.read_text()) == made_from:
             return
-        extract(part, prepared, out, device=self.device)
+        if processes == 1:
+            extract(part, prepared, out, device=self.device)
+        else:
+            files = ["--tokenizer", str(part), "--cuts", str(prepared), "--out", str(out)]
+            run_team(processes, ["extract", *files, "--device", self.device])
         note.write_text(json.dumps(made_from, indent=1))
 
 

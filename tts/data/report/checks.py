@@ -244,7 +244,7 @@ def pace(corpus: Corpus) -> Group:
     return _group(
         "pace",
         "said far faster or slower than the rest",
-        "Too fast: the text says more than the recording. Too slow: it says less, or somebody else speaks. Listen.",
+        "Listen: of the too fast the text says more than the recording, of the too slow less, or somebody else speaks.",
         "",
         find(),
     )
@@ -284,7 +284,7 @@ def noisy(corpus: Corpus) -> Group:
     return _group(
         "noisy",
         "noisy",
-        "The model will learn the noise as part of the voice. Leave them out (--drop noisy), or clean them first.",
+        "Leave them out (--drop noisy), or clean them first: the model learns the noise as part of the voice.",
         "",
         find(),
     )
@@ -302,8 +302,8 @@ def narrow(corpus: Corpus) -> Group:
     return _group(
         "narrow",
         "low bandwidth: 16 kHz material or less, whatever the file says",
-        "The voice will sound dull: the models' frames reach to 12 kHz. Look for the originals. Good for the "
-        "tokenizer; leave them out for the other stages (--drop narrow) where there is enough else.",
+        "Look for the originals: the models' frames reach to 12 kHz, and the voice will sound dull. They are good for "
+        "the tokenizer; leave them out for the other stages (--drop narrow) where there is enough else.",
         "",
         find(),
     )
@@ -442,7 +442,7 @@ def edges(corpus: Corpus) -> Group:
     return _group(
         "edges",
         "long silence before or after the speech",
-        "The models learn to wait. Trim the recordings.",
+        "Trim them: the models learn to wait.",
         f"Trimmed to {KEPT:g} s of it, by offset and duration: the recordings stay as they are.",
         find(),
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import soundfile
 
-from codec.audio import resample
+from codec.audio import resample, write_whole
 from codec.errors import UserError
 from tts.data.manifest import Row
 from tts.data.report.checks import Finding, Group
@@ -132,11 +132,7 @@ def _finding(finding: Finding, row: Row | None, played: bool) -> str:
     text = "" if row is None else escape(row.text)
     if finding.expected:
         text += f'<br><span class="ipa">text: {escape(finding.expected)}<br>read: {escape(finding.read) or "-"}</span>'
-    action = (
-        {None: "", "drop": "drop"}.get(finding.action, "repair")
-        if not isinstance(finding.action, tuple)
-        else "repair"
-    )
+    action = finding.action if isinstance(finding.action, str) else "repair" if finding.action else ""
     player = _player(row) if played and row is not None else ""
     return (
         f'<tr><td class="number">{finding.line}</td>'
@@ -203,7 +199,5 @@ def _time(seconds: float) -> str:
 
 def write_page(report: Report, out: Path, *, players: int = 20) -> None:
     """Write the page, whole or not at all."""
-    from codec.audio import write_whole
-
     out.parent.mkdir(parents=True, exist_ok=True)
     write_whole(out, page(report, players=players).encode("utf-8"))

@@ -43,7 +43,7 @@ def _findings(groups: list[Group]) -> Table:
         advice, _, _ = group.advice.partition(". ")
         table.add_row(
             str(len(group.findings)),
-            f"[bold]{group.kind}[/]\n{escape(group.title)}",
+            f"[bold]{group.kind}[/]" + (f"\n{escape(group.title)}" if group.title != group.kind else ""),
             "\n".join(worst),
             f"{escape(advice).rstrip('.')}.{_fixed(group)}",
         )
