@@ -325,7 +325,7 @@ class _RowAligner:
         try:
             if row.language not in self.frontends:
                 self.frontends[row.language] = Frontend(model.symbols, row.language, self.lexicon)
-            said = self.frontends[row.language].whole([row.text])
+            said = self.frontends[row.language].whole([row.text], words=True)
             found = self.aligner.align(read_row(row, model.spec.frames.sample_rate), said)
         except UserError as error:
             return {**line, "problem": str(error)}

@@ -34,6 +34,9 @@ def test_whole_keeps_one_utterance_a_text() -> None:
     utterances = Frontend().whole(["One. Two. Three.", "...", "Four 4."])
     assert [u.spoken for u in utterances] == ["One. Two. Three.", "…", "Four four."]
     assert [len(u.ids) > 3 for u in utterances] == [True, False, True]
+    assert [u.words for u in utterances] == [(), (), ()]
+    with_words = Frontend().whole(["One. Two. Three."], words=True)
+    assert [word.text for word in with_words[0].words] == ["One.", "Two.", "Three."]
 
 
 @pytest.mark.parametrize(
