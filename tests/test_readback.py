@@ -130,7 +130,8 @@ def test_most_errors_is_the_mean_and_some_deviations() -> None:
 
 
 def test_stuck_phonemes_are_a_problem(reader: Reader) -> None:
-    assert judge(reader, WANTED, stuck=1).problems == ("1 phoneme without an end",)
+    assert judge(reader, WANTED, stuck=1).ok  # a pause that no comma tells of
+    assert judge(reader, WANTED, stuck=2).problems == ("2 phonemes without an end",)
     lenient = Reader(reader.tokenizer, DEFAULT_SYMBOLS, Calibration(stuck=3))
     assert judge(lenient, WANTED, stuck=2).ok
 

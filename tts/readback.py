@@ -9,7 +9,8 @@ between them, make a stretch. The tokenizer misreads single segments of good spe
 - a long stretch of wrong ones: babble;
 - segments missing at the very end: the end was not said;
 - more errors in all than the tokenizer makes on good speech, by much;
-- a phoneme that lasted as long as one may, and was ended by that bound.
+- several phonemes that lasted as long as one may, and were ended by that bound (one is often a pause that no comma
+  tells of: people make them, too).
 
 Shapes: N tokens, M reading positions, S symbols.
 """
@@ -56,7 +57,7 @@ class Calibration:
     extra: float = 4
     garbled: float = 8
     end: float = 3
-    stuck: float = 1
+    stuck: float = 2
     lag: float = 0.03
 
     @classmethod
