@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -64,10 +66,28 @@ def test_standard_input_is_spoken(
     assert len(heard) > len(expected) / 2
 
 
+def test_timestamps_of_a_stream_are_those_of_its_sound(
+    arguments: list[str], tiny_model: Path, speech_file: Path, tmp_path: Path, capfdbinary: Any
+) -> None:
+    out = tmp_path / "times.json"
+    assert main([*arguments, "--text", TEXT, "--timestamps", str(out)]) == 0
+    found = json.loads(out.read_text())
+    tts = TTS.load(tiny_model)
+    speech = tts.synthesize(TEXT, tts.voice(speech_file), steps=2, chunk=12, retries=0)
+    words = [word for sentence in found["sentences"] for word in sentence["words"]]
+    assert [word["text"] for word in words] == [word.text for word in speech.words]
+    for one, other in zip(words, speech.words, strict=True):
+        assert one["start"] == pytest.approx(other.start, abs=0.011)
+
+    capfdbinary.readouterr()
+    assert main([*arguments, "--text", TEXT, "--timestamps", str(out)]) == 2
+    captured = capfdbinary.readouterr()
+    assert captured.out == b"" and b"exists already" in captured.err
+
+
 @pytest.mark.parametrize(
     "more",
     [
-        ["--timestamps", "x.srt"],
         ["--convert", "x.wav"],
         ["--retries", "1"],
         ["--strict"],

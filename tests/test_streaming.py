@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import zip_longest
+from itertools import pairwise, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,26 @@ def test_a_stream_is_what_is_made_at_once_with_the_same_mask(
         assert said.tokens.durations == sentence.tokens.durations
         assert said.seconds == pytest.approx(len(sentence.wav) / whole.sample_rate)
         assert sentence.quality is not None and said.quality.error == sentence.quality.error
+        assert [word.text for word in said.words] == [word.text for word in sentence.words]
+        for one, other in zip(said.words, sentence.words, strict=True):
+            assert (one.start, one.end) == pytest.approx((other.start, other.end), abs=0.011)
+
+
+def test_words_are_told_while_the_sentence_is_being_said(tts: TTS, voice: Voice) -> None:
+    settings = Settings(steps=2, chunk=3, speed=1.25)
+    heard, told, early = 0.0, [], 0
+    for chunk in tts.stream(TEXT, voice, settings):
+        heard += len(chunk.wav) / chunk.sample_rate
+        told += chunk.words
+        early += bool(chunk.words) and chunk.done is None
+        if chunk.done is not None:
+            own = told[-len(chunk.done.words) :]
+            assert [word.text for word in own] == [word.text for word in chunk.done.words]
+            assert own[0].start >= chunk.done.start
+            assert own[-1].end == pytest.approx(chunk.done.start + chunk.done.seconds, abs=0.1)
+    assert [word.text for word in told] == TEXT.split()
+    assert early > 3  # a tiny model's sentences are short, but not that short
+    assert all(one.start <= one.end <= other.start + 1e-9 for one, other in pairwise(told))
 
 
 def test_the_first_sound_comes_before_the_last_token(tts: TTS, voice: Voice) -> None:

@@ -219,7 +219,7 @@ def _run(args: argparse.Namespace) -> None:
     with no_decoder_notes():
         voice = tts.voice(name, text=args.voice_text, language=args.voice_language or args.language)
     if args.stream:
-        _stream(tts, text, voice, settings, args.stream)
+        _stream(tts, text, voice, settings, args)
         return
     speech = _speech(tts, text, args.convert, voice, settings)
     if speech is not None:
@@ -238,7 +238,6 @@ def _check_combination(args: argparse.Namespace) -> None:
     if args.stream:
         excluded = {
             "--convert": args.convert,
-            "--timestamps": args.timestamps,
             "--save-voice": args.save_voice,
         }
         excluded |= {
@@ -323,7 +322,7 @@ def _check_outputs(args: argparse.Namespace, *, makes_speech: bool) -> None:
     from tts.timestamps import check_timestamps
     from tts.voice import check_voice_output
 
-    timed = makes_speech and args.timestamps is not None
+    timed = (makes_speech or args.stream) and args.timestamps is not None
     outputs = [Path(args.out)] if makes_speech else []
     outputs += [Path(args.timestamps)] if timed else []
     outputs += [Path(args.save_voice)] if args.save_voice is not None else []
@@ -392,20 +391,30 @@ def _speech(
         return tts.synthesize(text, voice, settings, progress=progress)
 
 
-def _stream(tts: TTS, text: str | None, voice: Voice, settings: Settings, kind: str) -> None:
-    """Write the speech to standard output while it is made, and say on standard error how it went."""
+def _stream(tts: TTS, text: str | None, voice: Voice, settings: Settings, args: argparse.Namespace) -> None:
+    """Write the speech to standard output while it is made, and say on standard error how it went.
+
+    Timestamps are written anew after every sentence, so that who reads along always finds a whole file.
+    """
     from tts.streaming import pcm, wav_header
+    from tts.timestamps import Cue, write_timestamps
 
     started, first, samples = time.perf_counter(), 0.0, 0
     rate, out = tts.model.spec.frames.sample_rate, sys.stdout.buffer
-    if kind == "wav":
+    cues: list[Cue] = []
+    if args.stream == "wav":
         out.write(wav_header(rate))
     for chunk in tts.stream(_lines() if text is None else text, voice, settings):
         first = first or time.perf_counter() - started
         samples += len(chunk.wav)
         out.write(pcm(chunk.wav))
         out.flush()
-        if chunk.done is not None and not chunk.done.quality.ok:
+        if chunk.done is None:
+            continue
+        cues.append(chunk.done.cue)
+        if args.timestamps is not None:
+            write_timestamps(args.timestamps, cues, samples / rate, overwrite=args.force or len(cues) > 1)
+        if not chunk.done.quality.ok:
             said, problems = chunk.done.utterance.text, "; ".join(chunk.done.quality.problems)
             print(f"warning: {said!r} may have been said wrongly: {problems}", file=sys.stderr)
     taken = time.perf_counter() - started

@@ -471,20 +471,8 @@ class TTS:
 
     def _sentence(self, job: Job, written: Candidate, wav: Tensor, speed: float) -> Sentence:
         """A spoken sentence with its words' times."""
-        symbols, u = self.model.symbols, job.utterance
-        groups = symbols.groups(u.ids)
-        starts = self.reader.starts(written.log_probs, groups)
-        if starts is None:  # the LM's own durations, where the tokens are too few to align to
-            ends, token = accumulate(written.tokens.durations, initial=0), 1 / self.model.spec.rate
-            late = durations_lag(self.reader.calibration.lag, token)
-            starts = [max(0.0, count * token - late) for count, _ in zip(ends, groups, strict=False)]
-        words = timed_words(
-            u.words,
-            [symbols.decode(symbols.sounds(group)) for group in groups],
-            [start / speed for start in starts],
-            wav,
-            self.model.spec.frames.sample_rate,
-        )
+        u = job.utterance
+        words = self.word_times(u, written.tokens, written.log_probs, wav, speed)
         return Sentence(
             u.text,
             u.phonemes,
@@ -495,6 +483,33 @@ class TTS:
             words=words,
             pause=u.pause,
             lead=u.lead,
+        )
+
+    def word_times(
+        self, utterance: Utterance, written: Aligned, log_probs: Tensor, wav: Tensor, speed: float
+    ) -> tuple[Word, ...]:
+        """When the words of an utterance are said, seconds from its start.
+
+        Args:
+            utterance: what was to be said.
+            written: the tokens that say it.
+            log_probs: (M, S) of their `Reading`.
+            wav: (samples,) their sound.
+            speed: of the sound.
+        """
+        symbols = self.model.symbols
+        groups = symbols.groups(utterance.ids)
+        starts = self.reader.starts(log_probs, groups)
+        if starts is None:  # the LM's own durations, where the tokens are too few to align to
+            ends, token = accumulate(written.durations, initial=0), 1 / self.model.spec.rate
+            late = durations_lag(self.reader.calibration.lag, token)
+            starts = [max(0.0, count * token - late) for count, _ in zip(ends, groups, strict=False)]
+        return timed_words(
+            utterance.words,
+            [symbols.decode(symbols.sounds(group)) for group in groups],
+            [start / speed for start in starts],
+            wav,
+            self.model.spec.frames.sample_rate,
         )
 
     def _write(self, jobs: Sequence[Job], settings: Settings, clock: Clock) -> list[Candidate]:

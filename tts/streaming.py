@@ -8,8 +8,8 @@ not know of each other.
 """
 
 import struct
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 
 import torch
 from torch import Tensor
@@ -22,6 +22,7 @@ from tts.pipeline import CHUNK, TTS, Settings, draw_seed, pause_after
 from tts.readback import Quality
 from tts.text.frontend import Frontend, Utterance
 from tts.text.sentences import split_sentences
+from tts.timestamps import Cue, RunningWords, Word, durations_lag
 from tts.voice import Voice
 
 
@@ -33,12 +34,14 @@ class Chunk:
         wav: (samples,) float32, full scale at 1; on the CPU.
         sample_rate: Hz.
         sentence: number of the sentence they are of, from 0.
+        words: those that the LM ended since the chunk before, with their times in the whole stream, to a token.
         done: the sentence that ended with this chunk: what was said, its tokens, how they read; else None.
     """
 
     wav: Tensor
     sample_rate: int
     sentence: int
+    words: tuple[Word, ...] = ()
     done: "Said | None" = None
 
 
@@ -50,13 +53,24 @@ class Said:
         utterance: what was to be said.
         tokens: what the LM wrote.
         quality: how that reads; nothing is made again in a stream, it has been heard already.
-        seconds: of sound.
+        start, seconds: of its sound in the whole stream, and how long that is.
+        words: with their times in the whole stream, aligned to the tokens: more exact than those of the chunks.
     """
 
     utterance: Utterance
     tokens: Aligned
     quality: Quality
+    start: float
     seconds: float
+    words: tuple[Word, ...]
+
+    @property
+    def cue(self) -> Cue:
+        """For `tts.timestamps.write_timestamps`."""
+        spans = [(word.start, word.end) for word in self.words] or [(self.start, self.start + self.seconds)]
+        return Cue(
+            self.utterance.text, spans[0][0], spans[-1][1], self.words, {"quality": asdict(self.quality)}
+        )
 
 
 def stream(tts: TTS, text: str | Iterable[str], voice: Voice, settings: Settings) -> Iterator[Chunk]:
@@ -78,11 +92,15 @@ def stream(tts: TTS, text: str | Iterable[str], voice: Voice, settings: Settings
     prompt = tts.started(voice, settings)
     rate = tts.model.spec.frames.sample_rate
     before: Utterance | None = None
+    samples = 0
     for number, utterance in enumerate(utterances):
         silences = [utterance.lead] if before is None else [pause_after(before), utterance.lead]
         if silence := sum(round(seconds * rate) for seconds in silences):
+            samples += silence
             yield Chunk(torch.zeros(silence), rate, number)
-        yield from _Sentence(tts, utterance, number, voice, settings, prompt.copy()).chunks()
+        sentence = _Sentence(tts, utterance, number, voice, settings, prompt.copy(), samples / rate)
+        yield from sentence.chunks()
+        samples += sentence.samples
         before = utterance
     if before is not None and before.pause:
         yield Chunk(torch.zeros(round(before.pause * rate)), rate, number)
@@ -133,6 +151,9 @@ class _Sentence:
 
     Attributes:
         state: of the flow, this sentence's own; it holds the prompt already.
+        start: of the sentence in the whole stream, seconds.
+        given, held: sound that was given out, and what waits for its fade.
+        untold: words that were ended since.
     """
 
     tts: TTS
@@ -141,8 +162,15 @@ class _Sentence:
     voice: Voice
     settings: Settings
     state: FlowState
-    samples: int = 0
+    start: float
+    given: list[Tensor] = field(default_factory=list)
     held: Tensor = field(default_factory=lambda: torch.zeros(0))
+    untold: list[Word] = field(default_factory=list)
+
+    @property
+    def samples(self) -> int:
+        """How many were given out."""
+        return sum(len(wav) for wav in self.given)
 
     def chunks(self) -> Iterator[Chunk]:
         """The sentence's sound."""
@@ -157,7 +185,8 @@ class _Sentence:
         respacing, sound = Respacing(self.settings.speed), Vocoding(model.vocoder)
         tokens: list[int] = []
         durations = [0] * len(request.groups)
-        made = 0
+        running = self._running_words(request)
+        group = made = 0
         for step in model.lm.write([request], self.settings.sampling(0), self.tts.bounds):
             for _, token, group in step:
                 tokens.append(token)
@@ -166,11 +195,19 @@ class _Sentence:
             while len(tokens) - made > size:
                 frames = self._frames(tokens[made : made + size], generator)
                 made += size
-                yield from self._chunk(sound(respacing(frames)), rate)
+                yield from self._chunk(sound(respacing(frames)), rate, running(durations, group))
         frames = self._frames(tokens[made:], generator)
         wav = sound(respacing(frames, last=True), last=True)
         written = Aligned(request.groups, tokens, durations)
-        yield from self._chunk(wav, rate, written)
+        yield from self._chunk(wav, rate, running(durations, len(durations)), written)
+
+    def _running_words(self, request: Request) -> RunningWords:
+        """Tells each word once the LM has gone on from it, at its place in the whole stream."""
+        symbols, speed = self.tts.model.symbols, self.settings.speed
+        groups = [symbols.decode(symbols.sounds(group)) for group in request.groups]
+        token = 1 / self.tts.model.spec.rate
+        lag = durations_lag(self.tts.reader.calibration.lag, token)
+        return RunningWords(self.utterance.words, groups, token / speed, start=self.start, lag=lag / speed)
 
     def _frames(self, tokens: list[int], generator: torch.Generator) -> Tensor:
         """The next frames (T, D)."""
@@ -181,9 +218,12 @@ class _Sentence:
         row = torch.tensor(tokens, device=device)
         return acoustic.decode_chunk(self.state, row[None], noise[None].to(device))[0]
 
-    def _chunk(self, wav: Tensor, rate: int, written: Aligned | None = None) -> Iterator[Chunk]:
+    def _chunk(
+        self, wav: Tensor, rate: int, words: Sequence[Word], written: Aligned | None = None
+    ) -> Iterator[Chunk]:
         """What can be given out, faded in at the beginning and out at the end, for which a moment is held back."""
         wav = torch.cat([self.held, limited(wav)])
+        self.untold += words
         # a fade is at most half of what it is given: the first and the last piece must have two of them
         hold = 2 * round(FADE * rate)
         give = len(wav) - hold if written is None else len(wav)
@@ -191,12 +231,16 @@ class _Sentence:
             self.held = wav
             return
         out, self.held = wav[:give], wav[give:]
-        out = fade(out, rate, start=self.samples == 0, end=written is not None)
-        self.samples += give
-        yield Chunk(out, rate, self.number, self._said(written, rate) if written is not None else None)
+        out = fade(out, rate, start=not self.given, end=written is not None)
+        self.given.append(out)
+        told, self.untold = tuple(self.untold), []
+        yield Chunk(out, rate, self.number, told, self._said(written, rate) if written is not None else None)
 
     def _said(self, written: Aligned, rate: int) -> Said:
-        reader = self.tts.reader
-        segments = reader.read([written.tokens])[0].segments
-        quality = reader.judge(self.utterance.ids, segments, words=self.utterance.words, stuck=0)
-        return Said(self.utterance, written, quality, self.samples / rate)
+        reader, speed = self.tts.reader, self.settings.speed
+        reading = reader.read([written.tokens])[0]
+        quality = reader.judge(self.utterance.ids, reading.segments, words=self.utterance.words, stuck=0)
+        wav = torch.cat(self.given)
+        words = self.tts.word_times(self.utterance, written, reading.log_probs, wav, speed)
+        placed = tuple(word.shifted(self.start) for word in words)
+        return Said(self.utterance, written, quality, self.start, len(wav) / rate, placed)
