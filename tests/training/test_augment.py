@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tts.training.augment import MelAugment
+from tts.training.augment import MelAugment, at_tempo
 
 FLOOR = math.log(1e-7)
 OFF = {
@@ -85,3 +85,13 @@ def test_gaps_are_spans_of_the_mean_no_longer_than_allowed(frames: Tensor, kind:
         assert (places.diff() == 1).all()
         inside = changed[i].index_select(dim - 1, places)
         torch.testing.assert_close(inside, frames[i].mean().expand_as(inside))
+
+
+def test_tempo_moves_everything_alike_and_keeps_the_channels() -> None:
+    ramp = torch.arange(80.0)[None, :, None] * torch.tensor([1.0, -2.0])
+    faster, lens = at_tempo(ramp.repeat(2, 1, 1), torch.tensor([80, 40]), 1.25)
+    assert faster.shape == (2, 64, 2) and lens.tolist() == [64, 32]
+    steps = faster[0, 2:-2].diff(dim=0)
+    torch.testing.assert_close(steps, torch.tensor([[1.25, -2.5]]).expand_as(steps), rtol=1e-4, atol=1e-4)
+    same, lens = at_tempo(ramp, torch.tensor([80]), 1.0)
+    assert torch.equal(same, ramp) and lens.tolist() == [80]

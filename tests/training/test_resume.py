@@ -85,7 +85,8 @@ def tokenizer() -> tuple[StageModule, Any]:
         reader_layers=1,
         dropout=0.2,
     )
-    return TokenizerModule(part, augment=MelAugment(), lr=1e-2, warmup=2, total=20), TokenizerDataset
+    module = TokenizerModule(part, augment=MelAugment(), tempo=0.2, optimizer="muon", lr=1e-2, warmup=2, total=20)
+    return module, TokenizerDataset
 
 
 MODULES = {"acoustic": acoustic, "vocoder": vocoder, "tokenizer": tokenizer}

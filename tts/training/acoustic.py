@@ -11,6 +11,7 @@ from tts.data.batches import AcousticBatch
 from tts.data.datasets import SpeechDataset, frames_of
 from tts.training.media import CASES, Item, Sound, compare_frames, griffin_lim
 from tts.training.module import StageModule, over_all
+from tts.training.optimizer import Kind
 
 
 class AcousticModule(StageModule):
@@ -18,7 +19,7 @@ class AcousticModule(StageModule):
     acoustic: the model.
     chunks: tokens per chunk of the masks used in training, one drawn per batch; 0 is the whole utterance, so
         ``[0, 0, 12, 24]`` trains offline use half of the time and streaming with two delays the other half.
-    lr, warmup, total, start, lora: see `StageModule`.
+    lr, warmup, total, optimizer, start, lora: see `StageModule`.
     weight_decay: of the matrices.
     """
 
@@ -33,14 +34,15 @@ class AcousticModule(StageModule):
         warmup: int = 200,
         total: int = 10_000,
         weight_decay: float = 0.01,
+        optimizer: Kind = "adamw",
         start: str | None = None,
         lora: int = 0,
     ) -> None:
-        super().__init__(lr=lr, warmup=warmup, total=total, start=start, lora=lora)
+        super().__init__(lr=lr, warmup=warmup, total=total, optimizer=optimizer, start=start, lora=lora)
         self.acoustic, self.chunks, self.weight_decay = self.begin(acoustic), list(chunks), weight_decay
 
     def configure_optimizers(self) -> Any:
-        return self.adamw(self.acoustic, betas=(0.9, 0.98), weight_decay=self.weight_decay)
+        return self.optimize(self.acoustic, betas=(0.9, 0.98), weight_decay=self.weight_decay)
 
     def on_fit_start(self) -> None:
         """Measure mean and deviation of the frames, unless the model brings them (a resumed or tuned model)."""

@@ -76,3 +76,10 @@ class MelAugment(nn.Module):
         start = torch.rand(rows, 1, device=device) * (size - length).clamp(min=0)
         at = torch.arange(size, device=device)
         return (at >= start) & (at < start + length)
+
+
+def at_tempo(frames: Tensor, lens: Tensor, factor: float) -> tuple[Tensor, Tensor]:
+    """Respace (B, T, D) frames in time, of which (B,) are valid: `factor` 1.1 is 10 % faster, at the same pitch."""
+    count = max(1, round(frames.shape[1] / factor))
+    spaced = F.interpolate(frames.transpose(1, 2), count, mode="linear", align_corners=False)
+    return spaced.transpose(1, 2).contiguous(), (lens / factor).round().long().clamp(1, count)

@@ -12,6 +12,7 @@ from tts.lm.model import Aligned, Bounds, Request, SpeechLM
 from tts.text.symbols import DEFAULT_SYMBOLS
 from tts.training.media import CASES, Item, duration_bars, token_use
 from tts.training.module import StageModule, over_all
+from tts.training.optimizer import Kind
 
 PAUSES = frozenset(i for i in range(1, len(DEFAULT_SYMBOLS)) if not DEFAULT_SYMBOLS.is_segment(i))
 
@@ -19,7 +20,7 @@ PAUSES = frozenset(i for i in range(1, len(DEFAULT_SYMBOLS)) if not DEFAULT_SYMB
 class LMModule(StageModule):
     """Args:
     lm: the model.
-    lr, warmup, total, start, lora: see `StageModule`.
+    lr, warmup, total, optimizer, start, lora: see `StageModule`.
     weight_decay: of the matrices.
     """
 
@@ -33,14 +34,15 @@ class LMModule(StageModule):
         warmup: int = 200,
         total: int = 10_000,
         weight_decay: float = 0.05,
+        optimizer: Kind = "adamw",
         start: str | None = None,
         lora: int = 0,
     ) -> None:
-        super().__init__(lr=lr, warmup=warmup, total=total, start=start, lora=lora)
+        super().__init__(lr=lr, warmup=warmup, total=total, optimizer=optimizer, start=start, lora=lora)
         self.lm, self.weight_decay = self.begin(lm), weight_decay
 
     def configure_optimizers(self) -> Any:
-        return self.adamw(self.lm, betas=(0.9, 0.95), weight_decay=self.weight_decay)
+        return self.optimize(self.lm, betas=(0.9, 0.95), weight_decay=self.weight_decay)
 
     def training_step(self, batch: LMBatch, batch_idx: int) -> Tensor:
         loss, right = self.lm.loss(batch.ids, batch.labels)

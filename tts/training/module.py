@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from codec.nn.lora import add_lora
 from tts.training.logs import Curves
 from tts.training.media import Item, Media
+from tts.training.optimizer import Kind, block_matrices, muon
 from tts.training.schedules import warmup_cosine
 from tts.training.start import load_start
 
@@ -33,6 +34,7 @@ class StageModule(LightningModule):
 
     Args:
         lr, warmup, total: peak learning rate, and steps of `schedules.warmup_cosine`.
+        optimizer: "adamw", or "muon" for the linear layers of the blocks (`tts.training.optimizer`).
         start: a part's .safetensors file whose weights to begin with; None for fresh ones.
         lora: rank of the adapters that alone are trained (`codec.nn.lora`); 0 trains all weights.
     """
@@ -41,10 +43,18 @@ class StageModule(LightningModule):
     monitor: ClassVar[str] = "val/loss"
 
     def __init__(
-        self, *, lr: float, warmup: int, total: int, start: str | None = None, lora: int = 0
+        self,
+        *,
+        lr: float,
+        warmup: int,
+        total: int,
+        optimizer: Kind = "adamw",
+        start: str | None = None,
+        lora: int = 0,
     ) -> None:
         super().__init__()
         self.lr, self.warmup, self.total = lr, warmup, total
+        self.optimizer = optimizer
         self.start, self.lora = start, lora
         self._matrices: set[str] = set()
         self._random: Random | None = None
@@ -82,8 +92,8 @@ class StageModule(LightningModule):
     def _find_matrices(self) -> set[str]:
         return {name for name, weight in self.named_parameters() if weight.ndim >= 2}
 
-    def adamw(self, model: nn.Module, *, betas: tuple[float, float], weight_decay: float) -> Any:
-        """AdamW with warm-up and cosine; weight decay for matrices, none for norms, biases and other vectors."""
+    def optimize(self, model: nn.Module, *, betas: tuple[float, float], weight_decay: float) -> Any:
+        """The optimizer with warm-up and cosine; weight decay for matrices, none for norms, biases and vectors."""
         own = {id(p) for p in model.parameters() if p.requires_grad}
         learning = [(whole_name(name), p) for name, p in self.named_parameters() if id(p) in own]
         known = self._matrices or self._find_matrices()
@@ -93,7 +103,11 @@ class StageModule(LightningModule):
             {"params": matrices, "weight_decay": weight_decay},
             {"params": vectors, "weight_decay": 0.0},
         ]
-        optimizer = torch.optim.AdamW(groups, self.lr, betas=betas)
+        optimizer: torch.optim.Optimizer
+        if self.optimizer == "muon":
+            optimizer = muon(block_matrices(model), groups, self.lr, betas=betas)
+        else:
+            optimizer = torch.optim.AdamW(groups, self.lr, betas=betas)
         schedule = warmup_cosine(optimizer, warmup=self.warmup, total=self.total)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 

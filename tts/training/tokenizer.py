@@ -13,8 +13,10 @@ from codec.nn.masks import length_mask
 from codec.tokenizer.model import Reading, Tokenizer, best_path
 from tts.data.batches import TokenizerBatch
 from tts.text.symbols import DEFAULT_SYMBOLS
+from tts.training.augment import at_tempo
 from tts.training.media import CASES, Item, Sound, aligned_frames, griffin_lim, token_use
 from tts.training.module import StageModule, gather
+from tts.training.optimizer import Kind
 from tts.training.probe import speaker_probe
 
 
@@ -23,9 +25,10 @@ class TokenizerModule(StageModule):
     tokenizer: the model.
     augment: (frames, floor) -> changed frames, in training only; the envelope's target stays the unchanged one,
         which teaches the tokens to leave the voice and the room out.
+    tempo: largest relative change of a batch's tempo, drawn anew for each: its frames are respaced.
     before_weight: of CTC before the quantiser (intermediate CTC, Lee & Watanabe 2021, 2102.03216).
     envelope_weight: of the coarse envelope's L1 distance, standard deviations.
-    lr, warmup, total, start: see `StageModule`.
+    lr, warmup, total, optimizer, start: see `StageModule`.
     """
 
     part = "tokenizer"
@@ -36,21 +39,24 @@ class TokenizerModule(StageModule):
         tokenizer: Tokenizer,
         *,
         augment: nn.Module | None = None,
+        tempo: float = 0.0,
         before_weight: float = 0.3,
         envelope_weight: float = 1.0,
         lr: float = 1e-3,
         warmup: int = 300,
         total: int = 10_000,
+        optimizer: Kind = "adamw",
         start: str | None = None,
     ) -> None:
-        super().__init__(lr=lr, warmup=warmup, total=total, start=start)
+        super().__init__(lr=lr, warmup=warmup, total=total, optimizer=optimizer, start=start)
         self.tokenizer, self.augment = self.begin(tokenizer), augment
+        self.tempo = tempo
         self.before_weight, self.envelope_weight = before_weight, envelope_weight
         self._seen: list[tuple[Tensor, Tensor]] = []
         self._errors = {"before": [0, 0], "after": [0, 0]}
 
     def configure_optimizers(self) -> Any:
-        return self.adamw(self.tokenizer, betas=(0.9, 0.98), weight_decay=0.01)
+        return self.optimize(self.tokenizer, betas=(0.9, 0.98), weight_decay=0.01)
 
     def losses(self, batch: TokenizerBatch, frames: Tensor) -> tuple[Tensor, dict[str, Tensor], Reading]:
         """The sum to minimise and its parts, for `frames` made from those of the batch."""
@@ -76,6 +82,10 @@ class TokenizerModule(StageModule):
         return F.l1_loss(reading.envelope.float()[keep], target[keep])
 
     def training_step(self, batch: TokenizerBatch, batch_idx: int) -> Tensor:
+        if self.tempo:
+            factor = 1 + self.tempo * (2 * torch.rand(()).item() - 1)
+            frames, frame_lens = at_tempo(batch.frames, batch.frame_lens, factor)
+            batch = batch._replace(frames=frames, frame_lens=frame_lens)
         frames = batch.frames
         if self.augment is not None:
             with torch.no_grad():
