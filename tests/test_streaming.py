@@ -15,6 +15,7 @@ from codec.errors import UserError
 from tts import TTS, Voice
 from tts.pipeline import Settings
 from tts.streaming import Chunk, utterances_of
+from tts.text.errors import TextError
 from tts.text.frontend import Frontend
 
 TEXT = "A lone seal sang all night. Nine men ran a mile, and our aim was low!\n\nSome rain fell."
@@ -143,6 +144,21 @@ def test_pieces_of_any_size_lose_nothing(size: int, tts: TTS) -> None:
         (text[i : i + size] for i in range(0, len(text), size)), Frontend(tts.model.symbols)
     )
     assert " ".join(one.text for one in found).split() == text.split()
+
+
+@pytest.mark.parametrize("size", [1, 7])
+def test_markup_may_be_cut_by_the_pieces(size: int, tts: TTS) -> None:
+    text = (
+        'Hello there. [pause 0.5s] My name is /ˈʃɪv/ Smith. <break time="0.5s"/> '
+        '<say-as interpret-as="characters">N.A.S.A. Is</say-as> was here. It is the end.'
+    )
+    frontend = Frontend(tts.model.symbols)
+    found = list(utterances_of((text[i : i + size] for i in range(0, len(text), size)), frontend))
+    whole = list(frontend(text))
+    assert [p for one in found for p in one.phonemes.split()] == [p for one in whole for p in one.phonemes.split()]
+    assert sum(one.lead + (one.pause or 0) for one in found) == 1.0
+    with pytest.raises(TextError, match="closed"):
+        list(utterances_of(["It was <say-as interpret-as=", '"characters">NASA. And so on. And on.'], frontend))
 
 
 def test_the_prompt_is_taken_in_once(tts: TTS, voice: Voice) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import EMAWeightAveraging
 
 from codec.features.mel import LogMel
 from codec.spec import TokenSpec
@@ -170,6 +171,24 @@ def test_a_resumed_run_has_the_losses_of_an_uninterrupted_one(
         stage, folder, tmp_path / "short", STEPS, ckpt=tmp_path / "short" / "checkpoints" / f"{LAST}.ckpt"
     )
     assert rest == pytest.approx(full[3:], abs=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_averaged_weights_are_kept_beside_those_that_are_trained_on(folder: Path, tmp_path: Path) -> None:
+    """`configs/tiny` average the weights: checkpoints hold the mean, and a resumed run goes on from the others."""
+    mean = lambda: EMAWeightAveraging(decay=0.5)  # noqa: E731
+    full = train("tokenizer", folder, tmp_path / "full", STEPS, callbacks=[mean(), Each(tmp_path / "kept")])
+    assert full == pytest.approx(train("tokenizer", folder, tmp_path / "plain", STEPS), abs=1e-6)
+    for done in (2, AN_EPOCH, 5):
+        ckpt = tmp_path / "kept" / "checkpoints" / f"{done}.ckpt"
+        rest = train("tokenizer", folder, tmp_path / f"from{done}", STEPS, ckpt=ckpt, callbacks=[mean()])
+        assert rest == pytest.approx(full[done:], abs=1e-6), done
+    found = [
+        torch.load(tmp_path / "kept" / "checkpoints" / f"{n}.ckpt", weights_only=True) for n in (5, 6)
+    ]
+    name = "tokenizer.after.weight"
+    before, after, trained = found[0]["state_dict"], found[1]["state_dict"], found[1]["current_model_state"]
+    torch.testing.assert_close(after[name], (before[name] + trained[name]) / 2)
 
 
 class Stop(Callback):
