@@ -17,6 +17,7 @@ from tts.pipeline import Settings
 from tts.streaming import Chunk, utterances_of
 from tts.text.errors import TextError
 from tts.text.frontend import Frontend
+from tts.timestamps import Word
 
 TEXT = "A lone seal sang all night. Nine men ran a mile, and our aim was low!\n\nSome rain fell."
 
@@ -61,7 +62,8 @@ def test_a_stream_is_what_is_made_at_once_with_the_same_mask(
 
 def test_words_are_told_while_the_sentence_is_being_said(tts: TTS, voice: Voice) -> None:
     settings = Settings(steps=2, chunk=3, speed=1.25)
-    heard, told, early = 0.0, [], 0
+    heard, early = 0.0, 0
+    told: list[Word] = []
     for chunk in tts.stream(TEXT, voice, settings):
         heard += len(chunk.wav) / chunk.sample_rate
         told += chunk.words
@@ -155,10 +157,14 @@ def test_markup_may_be_cut_by_the_pieces(size: int, tts: TTS) -> None:
     frontend = Frontend(tts.model.symbols)
     found = list(utterances_of((text[i : i + size] for i in range(0, len(text), size)), frontend))
     whole = list(frontend(text))
-    assert [p for one in found for p in one.phonemes.split()] == [p for one in whole for p in one.phonemes.split()]
+    assert [p for one in found for p in one.phonemes.split()] == [
+        p for one in whole for p in one.phonemes.split()
+    ]
     assert sum(one.lead + (one.pause or 0) for one in found) == 1.0
     with pytest.raises(TextError, match="closed"):
-        list(utterances_of(["It was <say-as interpret-as=", '"characters">NASA. And so on. And on.'], frontend))
+        list(
+            utterances_of(["It was <say-as interpret-as=", '"characters">NASA. And so on. And on.'], frontend)
+        )
 
 
 def test_the_prompt_is_taken_in_once(tts: TTS, voice: Voice) -> None:

@@ -20,6 +20,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -39,6 +40,8 @@ from tts.lm.model import SpeechLM
 from tts.text.symbols import SymbolTable
 
 FORMAT = 1
+OLDEST = 1
+"""The formats that are read, both included. Whoever raises `FORMAT` adds a folder to ``tests/data/models``."""
 PARTS = ("features", "tokenizer", "lm", "acoustic", "vocoder")
 OURS = ("codec.", "tts.")
 HOMES = {"features": "codec.features.", "vocoder": "codec.vocoders."}  # parts that share no base class
@@ -136,7 +139,7 @@ def _load(folder: Path, device: str | torch.device) -> Model:
         symbols,
         cast(Tokenizer, modules["tokenizer"]).spec,
         folder,
-        read["tokenizer"][1]["tokenizer"],
+        read["tokenizer"][1]["tokenizer"] or fingerprint(cast(Tokenizer, modules["tokenizer"])),
     )
     check_fit(model, read["lm"][1]["symbols"])
     for part in ("lm", "acoustic"):
@@ -158,6 +161,7 @@ def write_adapter(folder: Path, base: Path, adapters: Mapping[str, Mapping[str, 
     """
     note = {
         "format": FORMAT,
+        "by": _program(),
         "base": EMBEDDED_NAME if base == EMBEDDED else str(base.resolve()),
         "parts": {part: _digest(base / f"{part}.safetensors") for part in adapters},
     }
@@ -188,6 +192,7 @@ def _read_adapter(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         with safe_open(path, framework="pt", device="cpu") as file:
             note = json.loads((file.metadata() or {})["tts"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        _require_format(path, note)
         if isinstance(note["base"], str) and set(note["parts"]) <= {"lm", "acoustic"}:
             return note, tensors
     except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
@@ -298,6 +303,7 @@ def write_part(
     spec = module.spec if hasattr(module, "spec") else None
     note = {
         "format": FORMAT,
+        "by": _program(),
         "tokenizer": fingerprint(module) if isinstance(module, Tokenizer) else _made_for(path),
         "config": _without_weights(config),
         "spec": asdict(cast(Any, spec)) if spec is not None else None,
@@ -326,7 +332,7 @@ def _made_for(path: Path) -> str:
     if not tokenizer.is_file():
         return ""
     with safe_open(tokenizer, framework="pt", device="cpu") as file:
-        return str(json.loads((file.metadata() or {})["tts"])["tokenizer"])
+        return str(json.loads((file.metadata() or {})["tts"]).get("tokenizer", ""))
 
 
 def read_part(path: Path, device: str | torch.device = "cpu") -> tuple[nn.Module, dict[str, Any]]:
@@ -344,10 +350,7 @@ def read_part(path: Path, device: str | torch.device = "cpu") -> tuple[nn.Module
     if text is None:
         raise UserError(f"{path}: safetensors, but not a part of a model of this project")
     note = _note(path, text)
-    if note["format"] > FORMAT:
-        raise UserError(
-            f"{path}: format {note['format']}, this version reads up to {FORMAT}; update the program"
-        )
+    _require_format(path, note)
     for key, value in _settings(note["config"]):
         # the parser would import what a string with dots names, and read the file that a path names
         if key != "class_path" and isinstance(value, str) and not re.fullmatch(r"[\w\s-]*", value):
@@ -367,11 +370,34 @@ def read_part(path: Path, device: str | torch.device = "cpu") -> tuple[nn.Module
     return module.eval().requires_grad_(False).to(device), note
 
 
+def _program() -> str:
+    """Which version of the program this is."""
+    try:
+        return f"tts {version('tts')}"
+    except PackageNotFoundError:  # run from a folder, not installed
+        return "tts"
+
+
+def _require_format(path: Path, note: Mapping[str, Any]) -> None:
+    """Raise where a file is of a format that this version does not read; what it was written by helps then."""
+    by = note.get("by", "another version")
+    if note["format"] > FORMAT:
+        raise UserError(
+            f"{path}: format {note['format']}, this version reads up to {FORMAT}; update the program (it was written "
+            f"by {by})"
+        )
+    if note["format"] < OLDEST:
+        raise UserError(
+            f"{path}: format {note['format']}, this version reads {OLDEST} to {FORMAT}; use the version that wrote it "
+            f"({by}), or write the model again from its training run"
+        )
+
+
 def _note(path: Path, text: str) -> dict[str, Any]:
     """The metadata of a part, with what every version of it has."""
     kinds = {"format": int, "tokenizer": str, "config": dict, "symbols": list}
     try:
-        note = json.loads(text)
+        note = {"tokenizer": "", **json.loads(text)}  # the first files did not tell whose tokens they know
         if all(isinstance(note[key], kind) for key, kind in kinds.items()):
             return cast(dict[str, Any], note)
     except (ValueError, KeyError, TypeError):

@@ -192,8 +192,24 @@ def _parser() -> argparse.ArgumentParser:
     how.add_argument(
         "--strict", action="store_true", help="a sentence that still reads badly is an error, not a warning"
     )
-    how.add_argument("--model", metavar="FOLDER", help="a trained model; default: the embedded one")
+    how.add_argument(
+        "--model",
+        metavar="MODEL",
+        help="a model's folder, or its name on the Hugging Face hub, owner/model[@revision]; default: the embedded one",
+    )
     how.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps ...; default: %(default)s")
+    how.add_argument(
+        "--precision",
+        default="float32",
+        choices=("float32", "mixed", "auto"),
+        help="mixed is faster where the processor multiplies bfloat16; auto: there; default: %(default)s",
+    )
+    how.add_argument(
+        "--engine",
+        default="torch",
+        help="what runs the LM: torch, transformers, onnxruntime:FOLDER, llama.cpp:FILE or a server's http://.../v1; "
+        "default: %(default)s",
+    )
     how.add_argument("--threads", type=int, metavar="N", help="processor cores to use; default: all")
     return parser
 
@@ -214,8 +230,9 @@ def _run(args: argparse.Namespace) -> None:
 
     if args.threads is not None:
         set_threads(args.threads)
-    name = args.voice if args.voice is not None else _default_voice(_folder(args))
-    tts = TTS.load(args.model, device=args.device)
+    folder = _folder(args)
+    name = args.voice if args.voice is not None else _default_voice(folder)
+    tts = TTS.load(folder, device=args.device, precision=args.precision, engine=args.engine)
     with no_decoder_notes():
         voice = tts.voice(name, text=args.voice_text, language=args.voice_language or args.language)
     if args.stream:
@@ -348,9 +365,15 @@ def set_threads(threads: int) -> None:
 
 
 def _folder(args: argparse.Namespace) -> Path:
-    from tts.checkpoint import EMBEDDED
+    """The model's folder; one of a hub is fetched first.
 
-    return EMBEDDED if args.model is None else Path(args.model)
+    Raises:
+        UserError: see `tts.hub.located`.
+    """
+    from tts.checkpoint import EMBEDDED
+    from tts.hub.names import located
+
+    return EMBEDDED if args.model is None else located(args.model)
 
 
 def _default_voice(folder: Path) -> str:

@@ -18,8 +18,11 @@ from codec.errors import UserError
 from codec.vocoders.stream import Respacing, limited
 from tts.acoustic.decoder import GUIDANCE, STEPS, FlowState
 from tts.checkpoint import Model
+from tts.engines.choose import TORCH, with_engine
+from tts.hub.names import located
 from tts.lm.model import Aligned, Bounds, Request
 from tts.lm.sampling import Sampling
+from tts.precision import Precision, in_precision
 from tts.ranking import Candidate, Ranker, by_reading, choose
 from tts.readback import Calibration, Quality, Reader, Reading
 from tts.text import DEFAULT_LANGUAGE
@@ -239,18 +242,34 @@ class TTS:
         self.reader = Reader(model.tokenizer, symbols, Calibration.of(model.folder))
 
     @classmethod
-    def load(cls, folder: str | Path | None = None, *, device: str = "cpu") -> "TTS":
-        """Load a model folder, or the embedded model.
+    def load(
+        cls,
+        folder: str | Path | None = None,
+        *,
+        device: str = "cpu",
+        hub: str | Path | None = None,
+        precision: Precision = "float32",
+        engine: str = TORCH,
+    ) -> "TTS":
+        """Load a model folder, a model of a hub, or the embedded model.
+
+        Args:
+            folder: a folder; or ``owner/model``, and ``owner/model@revision`` for one state of it, see `tts.hub`.
+            device: where to compute.
+            hub: a folder that acts as the hub; the Hugging Face hub by default.
+            precision: to compute in, see `tts.precision`; float32 gives the same on every processor but for rounding.
+            engine: what runs the LM, see `tts.engines`.
 
         Raises:
-            UserError: see `Model.load`; or no such device.
+            UserError: see `Model.load`, `tts.hub.located` and `tts.engines.engine_of`; or no such device or precision.
         """
         try:
             torch.ones(1, device=device).item()  # devices that compute nothing fail here, too
         except (RuntimeError, AssertionError, ImportError) as error:
             reason = str(error).splitlines()[0][:120]
             raise UserError(f"device {device!r} cannot be used here ({reason}); try cpu") from error
-        return cls(Model.load(folder, device))
+        model = Model.load(None if folder is None else located(folder, hub), device)
+        return cls(with_engine(in_precision(model, precision), engine))
 
     def voice(self, name: str | Path, *, text: str | None = None, language: str = DEFAULT_LANGUAGE) -> Voice:
         """A voice by the name of one that ships, from a saved file, or from a recording.

@@ -20,6 +20,7 @@ from tts.acoustic.decoder import FlowState
 from tts.lm.model import Aligned, Request
 from tts.pipeline import CHUNK, TTS, Settings, draw_seed, pause_after
 from tts.readback import Quality
+from tts.text.errors import TextError
 from tts.text.frontend import Frontend, Utterance
 from tts.text.sentences import split_sentences
 from tts.timestamps import Cue, RunningWords, Word, durations_lag
@@ -55,6 +56,7 @@ class Said:
         quality: how that reads; nothing is made again in a stream, it has been heard already.
         start, seconds: of its sound in the whole stream, and how long that is.
         words: with their times in the whole stream, aligned to the tokens: more exact than those of the chunks.
+        read: phonemes that the tokenizer reads in the tokens.
     """
 
     utterance: Utterance
@@ -63,6 +65,7 @@ class Said:
     start: float
     seconds: float
     words: tuple[Word, ...]
+    read: str = ""
 
     @property
     def cue(self) -> Cue:
@@ -94,11 +97,10 @@ def stream(tts: TTS, text: str | Iterable[str], voice: Voice, settings: Settings
     before: Utterance | None = None
     samples = 0
     for number, utterance in enumerate(utterances):
-        silences = [utterance.lead] if before is None else [pause_after(before), utterance.lead]
-        if silence := sum(round(seconds * rate) for seconds in silences):
+        if silence := silence_before(utterance, before, rate):
             samples += silence
             yield Chunk(torch.zeros(silence), rate, number)
-        sentence = _Sentence(tts, utterance, number, voice, settings, prompt.copy(), samples / rate)
+        sentence = SentenceStream(tts, utterance, number, voice, settings, prompt.copy(), samples / rate)
         yield from sentence.chunks()
         samples += sentence.samples
         before = utterance
@@ -111,6 +113,9 @@ def utterances_of(pieces: Iterable[str], frontend: Frontend) -> Iterator[Utteran
 
     Whole is what another sentence follows, or the end. Short sentences are joined to their neighbours within what is
     there, so a text can be parted otherwise than it would be in one piece.
+
+    Raises:
+        TextError: nothing in it can be spoken, or markup is wrong or never closed.
     """
     waiting = ""
     for piece in pieces:
@@ -120,7 +125,11 @@ def utterances_of(pieces: Iterable[str], frontend: Frontend) -> Iterator[Utteran
             last = found[-1].text
             cut = waiting.rfind(last) if last in waiting else -1
             if cut > 0 and waiting[:cut].strip():
-                yield from frontend(waiting[:cut])
+                try:
+                    whole = list(frontend(waiting[:cut]))
+                except TextError:  # an element that is not closed yet, say; if it never is, the end tells
+                    continue
+                yield from whole
                 waiting = waiting[cut:]
     if waiting.strip():
         yield from frontend(waiting)
@@ -146,8 +155,8 @@ def wav_header(sample_rate: int) -> bytes:
 
 
 @dataclass
-class _Sentence:
-    """One sentence on its way through the chain.
+class SentenceStream:
+    """One sentence on its way from tokens to sound.
 
     Attributes:
         state: of the flow, this sentence's own; it holds the prompt already.
@@ -167,39 +176,54 @@ class _Sentence:
     held: Tensor = field(default_factory=lambda: torch.zeros(0))
     untold: list[Word] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        self.request = request_of(self.tts, self.utterance, self.number, self.voice, self.settings)
+        self._generator = torch.Generator().manual_seed(self.request.seed)
+        self._respacing, self._sound = Respacing(self.settings.speed), Vocoding(self.tts.model.vocoder)
+        self._running = self._running_words(self.request)
+
     @property
     def samples(self) -> int:
         """How many were given out."""
         return sum(len(wav) for wav in self.given)
 
     def chunks(self) -> Iterator[Chunk]:
-        """The sentence's sound."""
+        """The sentence's sound, its tokens written in a batch of their own."""
         model, size = self.tts.model, self.settings.chunk or CHUNK
-        rate, symbols = model.spec.frames.sample_rate, model.symbols
-        request = Request(
-            symbols.groups(self.utterance.ids),
-            self.voice.aligned(symbols),
-            draw_seed(self.settings.seed, self.number),
-        )
-        generator = torch.Generator().manual_seed(draw_seed(self.settings.seed, self.number))
-        respacing, sound = Respacing(self.settings.speed), Vocoding(model.vocoder)
         tokens: list[int] = []
-        durations = [0] * len(request.groups)
-        running = self._running_words(request)
-        group = made = 0
-        for step in model.lm.write([request], self.settings.sampling(0), self.tts.bounds):
+        durations = [0] * len(self.request.groups)
+        made = 0
+        for step in model.lm.write([self.request], self.settings.sampling(0), self.tts.bounds):
             for _, token, group in step:
                 tokens.append(token)
                 durations[group] += 1
             # one token more than the chunk: then it is not the last, which has to be told to all that follows
             while len(tokens) - made > size:
-                frames = self._frames(tokens[made : made + size], generator)
+                frames = self._frames(tokens[made : made + size])
                 made += size
-                yield from self._chunk(sound(respacing(frames)), rate, running(durations, group))
-        frames = self._frames(tokens[made:], generator)
-        wav = sound(respacing(frames, last=True), last=True)
-        written = Aligned(request.groups, tokens, durations)
-        yield from self._chunk(wav, rate, running(durations, len(durations)), written)
+                yield from self.heard(frames, durations, group)
+        written = Aligned(self.request.groups, tokens, durations)
+        yield from self.heard(self._frames(tokens[made:]), durations, len(durations), written)
+
+    def noise(self, tokens: int) -> Tensor:
+        """What the flow makes the frames of the next tokens of, (T, D)."""
+        spec = self.tts.model.acoustic.spec
+        shape = (tokens * spec.frames_per_token, spec.frames.dim)
+        return torch.randn(shape, generator=self._generator).to(self.tts.device)
+
+    def heard(
+        self, frames: Tensor, durations: Sequence[int], group: int, written: Aligned | None = None
+    ) -> Iterator[Chunk]:
+        """The sound of the next frames, as far as it can be given out: none or one chunk.
+
+        Args:
+            frames: (T, D).
+            durations, group: how far the LM is, for `RunningWords`.
+            written: the whole sentence's tokens, with its last frames.
+        """
+        last = written is not None
+        wav = self._sound(self._respacing(frames, last=last), last=last)
+        yield from self._chunk(wav, self._running(durations, group), written)
 
     def _running_words(self, request: Request) -> RunningWords:
         """Tells each word once the LM has gone on from it, at its place in the whole stream."""
@@ -209,19 +233,14 @@ class _Sentence:
         lag = durations_lag(self.tts.reader.calibration.lag, token)
         return RunningWords(self.utterance.words, groups, token / speed, start=self.start, lag=lag / speed)
 
-    def _frames(self, tokens: list[int], generator: torch.Generator) -> Tensor:
+    def _frames(self, tokens: list[int]) -> Tensor:
         """The next frames (T, D)."""
-        acoustic, device = self.tts.model.acoustic, self.tts.device
-        noise = torch.randn(
-            len(tokens) * acoustic.spec.frames_per_token, acoustic.spec.frames.dim, generator=generator
-        )
-        row = torch.tensor(tokens, device=device)
-        return acoustic.decode_chunk(self.state, row[None], noise[None].to(device))[0]
+        row = torch.tensor(tokens, device=self.tts.device)
+        return self.tts.model.acoustic.decode_chunk(self.state, row[None], self.noise(len(tokens))[None])[0]
 
-    def _chunk(
-        self, wav: Tensor, rate: int, words: Sequence[Word], written: Aligned | None = None
-    ) -> Iterator[Chunk]:
+    def _chunk(self, wav: Tensor, words: Sequence[Word], written: Aligned | None) -> Iterator[Chunk]:
         """What can be given out, faded in at the beginning and out at the end, for which a moment is held back."""
+        rate = self.tts.model.spec.frames.sample_rate
         wav = torch.cat([self.held, limited(wav)])
         self.untold += words
         # a fade is at most half of what it is given: the first and the last piece must have two of them
@@ -243,4 +262,17 @@ class _Sentence:
         wav = torch.cat(self.given)
         words = self.tts.word_times(self.utterance, written, reading.log_probs, wav, speed)
         placed = tuple(word.shifted(self.start) for word in words)
-        return Said(self.utterance, written, quality, self.start, len(wav) / rate, placed)
+        read = self.tts.model.symbols.decode(reading.segments)
+        return Said(self.utterance, written, quality, self.start, len(wav) / rate, placed, read)
+
+
+def request_of(tts: TTS, utterance: Utterance, number: int, voice: Voice, settings: Settings) -> Request:
+    """What the LM is asked for one sentence."""
+    symbols = tts.model.symbols
+    return Request(symbols.groups(utterance.ids), voice.aligned(symbols), draw_seed(settings.seed, number))
+
+
+def silence_before(utterance: Utterance, before: Utterance | None, rate: int) -> int:
+    """Samples of silence between a sentence and the one before it, or the start."""
+    silences = [utterance.lead] if before is None else [pause_after(before), utterance.lead]
+    return sum(round(seconds * rate) for seconds in silences)

@@ -30,10 +30,10 @@ class KVCache:
         if self._k is None or self._v is None or end > self._k.shape[2]:
             self._grow(k, end)
         assert self._k is not None and self._v is not None
-        self._k[:, :, self.length : end] = k
-        self._v[:, :, self.length : end] = v
+        self._k.narrow(2, self.length, k.shape[2]).copy_(k)
+        self._v.narrow(2, self.length, k.shape[2]).copy_(v)
         self.length = end
-        return self._k[:, :, :end], self._v[:, :, :end]
+        return self._k.narrow(2, 0, end), self._v.narrow(2, 0, end)
 
     def _grow(self, like: Tensor, needed: int) -> None:
         while self.capacity < needed:
@@ -58,6 +58,27 @@ class KVCache:
             other._k[:, :, : self.length] = self._k[:, :, : self.length]
             other._v[:, :, : self.length] = self._v[:, :, : self.length]
         other.length = self.length
+        return other
+
+    def row(self, number: int, start: int = 0) -> "KVCache":
+        """One row from position `start` on, as a view: not to be added to."""
+        assert self._k is not None and self._v is not None
+        view = KVCache(self.length - start)
+        view._k, view._v = (x[number : number + 1, :, start : self.length] for x in (self._k, self._v))
+        view.length = self.length - start
+        return view
+
+    def take(self, rows: Sequence["KVCache"]) -> None:
+        """Add what other caches of one row hold, one for each row of this one, at its end."""
+        keys, values = zip(*((one._k, one._v) for one in rows), strict=True)
+        self.append(torch.cat(keys), torch.cat(values))
+
+    def picked(self, rows: Sequence[int], length: int) -> "KVCache":
+        """An independent cache of some rows' first `length` positions."""
+        assert self._k is not None and self._v is not None
+        other = KVCache(length)
+        other._k, other._v = (x[list(rows), :, :length] for x in (self._k, self._v))
+        other.length = length
         return other
 
     @classmethod

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from codec.nn.masks import length_mask
 from codec.spec import FrameSpec, TokenSpec
-from tts.acoustic.decoder import FlowDecoder
+from tts.acoustic.decoder import FlowDecoder, of_like_length
 from tts.acoustic.dit import DiT
 from tts.acoustic.flow import flow_loss, solve
 
@@ -111,7 +111,7 @@ def test_rows_that_share_a_prompt_take_it_in_once() -> None:
     calls: list[int] = []
     decoder.dit.register_forward_pre_hook(lambda _, args: calls.append(args[0].shape[1]))
     together = decoder.decode([prompt, prompt], [a, b], [noise_a, noise_b], steps=3)
-    assert calls == [28] * 3 + [36] * 3
+    assert calls == [28] * 3 + [36] * 3 + [20] * 3  # rows of such different length are not filled up
     state = decoder.start(prompt[0][None], prompt[1][None], steps=3)
     from_state = decoder.decode([state, state], [a, b], [noise_a, noise_b])
     for one, other in zip(together, from_state, strict=True):
@@ -120,6 +120,74 @@ def test_rows_that_share_a_prompt_take_it_in_once() -> None:
     fewer = decoder.start(prompt[0][None], prompt[1][None], steps=2)
     with pytest.raises(ValueError, match="different steps or guidance"):
         decoder.decode([state, fewer], [a, b], [noise_a, noise_b])
+
+
+def test_prompts_that_differ_are_taken_in_together() -> None:
+    decoder = lively()
+    cases = [case(7, 5, 1), case(3, 9, 2), case(12, 2, 3)]
+    prompts = [prompt for prompt, _, _ in cases]
+    calls: list[tuple[int, ...]] = []
+    decoder.dit.register_forward_pre_hook(lambda _, args: calls.append(tuple(args[0].shape[:2])))
+    together = decoder.start_all(prompts, steps=3, guidance=1.0)
+    assert calls == [(6, 48)] * 3
+    for state, (prompt, tokens, noise) in zip(together, cases, strict=True):
+        alone = decoder.start(prompt[0][None], prompt[1][None], steps=3, guidance=1.0)
+        assert state.length == alone.length == 2 * len(prompt[1])
+        first, other = (decoder.decode_chunk(one, tokens[None], noise[None]) for one in (state, alone))
+        torch.testing.assert_close(first, other, atol=1e-4, rtol=1e-4)
+
+
+def test_what_steps_share_is_computed_once() -> None:
+    """Times and speaker with the prompt, tokens and places with each chunk, neither at a step of the solver."""
+    decoder = lively()
+    prompt, tokens, noise = case(5, 6)
+    counts = {"time": 0, "modulate": 0, "token_mix": 0}
+
+    def counting(name: str) -> Any:
+        def hook(*_: Any) -> None:
+            counts[name] += 1
+
+        return hook
+
+    for name in counts:
+        getattr(decoder.dit, name).register_forward_hook(counting(name))
+    state = decoder.start(prompt[0][None], prompt[1][None], steps=4)
+    assert counts == {"time": 4, "modulate": 4, "token_mix": 1}
+    in_chunks(decoder, state, tokens, noise, [3, 3])
+    assert counts == {"time": 4, "modulate": 4, "token_mix": 3}
+    decoder.decode([state], [tokens], [noise])
+    decoder.decode_chunks([state.copy(), state], tokens.expand(2, -1), noise.expand(2, -1, -1))
+    assert counts == {"time": 4, "modulate": 4, "token_mix": 5}
+
+
+def test_lower_precision_is_close_in_chunks_as_in_one_pass() -> None:
+    decoder = lively()
+    prompt, tokens, noise = case(7, 9)
+    (exact,) = decoder.decode([prompt], [tokens], [noise], steps=4, chunk=3)
+    decoder.dit.lower(torch.bfloat16)
+    (low,) = decoder.decode([prompt], [tokens], [noise], steps=4, chunk=3)
+    state = decoder.start(prompt[0][None], prompt[1][None], steps=4)
+    pieces = in_chunks(decoder, state, tokens, noise, [3, 3, 3])
+    assert low.dtype == pieces.dtype == torch.float32
+    spread = exact.std()
+    assert 0 < (low - exact).abs().mean() < 0.02 * spread
+    assert (pieces - low).abs().mean() < 0.02 * spread
+
+
+def test_rows_of_like_length_run_together() -> None:
+    assert of_like_length([10]) == [[0]]
+    assert of_like_length([9, 10, 10, 4, 5, 5]) == [[1, 2, 0], [4, 5, 3]]
+    assert of_like_length([9, 10, 10, 4, 5, 5], waste=0) == [[1, 2], [0], [4, 5], [3]]
+    assert of_like_length([3, 50, 20], waste=9) == [[1, 2, 0]]
+    decoder = lively()
+    cases = [case(7, n, n) for n in (20, 6, 19, 5)]
+    prompts, tokens, noise = ([c[i] for c in cases] for i in range(3))
+    states = decoder.start_all(prompts, steps=1, guidance=0.0)
+    calls: list[tuple[int, ...]] = []
+    decoder.dit.register_forward_pre_hook(lambda _, args: calls.append(tuple(args[0].shape[:2])))
+    frames = decoder.decode(states, tokens, noise)
+    assert calls == [(2, 80), (2, 24)]
+    assert [len(one) for one in frames] == [80, 24, 76, 20]
 
 
 @torch.no_grad()

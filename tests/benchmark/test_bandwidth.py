@@ -22,6 +22,9 @@ def test_a_step_reads_all_weights_but_the_input_embedding(dtype: torch.dtype, si
     numbers = LAYERS * layer + D + V * D  # layers, the last norm, the output layer
     assert step_bytes(llama) == size * (numbers + D)
     assert step_bytes(llama, rows=16) == size * (numbers + 16 * D)
+    llama.precision = "int8"
+    norms = (2 * LAYERS + 1) * D
+    assert step_bytes(llama) == numbers - norms + size * (norms + D)
 
 
 def test_bandwidth_is_of_the_best_way(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,7 +26,7 @@ def test_tables_and_json(
     monkeypatch.setattr(section_module.Plan, "quick", lambda plan: small(plan))
     assert main(arguments) == 0
     printed = capsys.readouterr()
-    assert "LM in float32" in printed.out and "rounds   2" in printed.out
+    assert "LM float32, flow float32" in printed.out and "rounds    2" in printed.out
     assert "lm: decoding; words 5, threads 1\nbatch" in printed.out
     assert "acoustic: the flow decoder alone, one utterance in chunks; chunk 12" in printed.out
     assert "times as long for twice the sound, ours: " in printed.out

@@ -223,6 +223,8 @@ def test_matrices_stay_matrices_to_the_optimizer_when_they_are_sharded() -> None
     stage = Stage()
     stage.setup("fit")
     stage.model.weight = nn.Parameter(stage.model.weight.detach().flatten())
-    decayed, others = stage.optimize(stage.model, betas=(0.9, 0.99), weight_decay=0.5)["optimizer"].param_groups
+    decayed, others = stage.optimize(stage.model, betas=(0.9, 0.99), weight_decay=0.5)[
+        "optimizer"
+    ].param_groups
     assert [p.shape for p in decayed["params"]] == [(6,)] and decayed["weight_decay"] == 0.5
     assert [p.shape for p in others["params"]] == [(2,)] and others["weight_decay"] == 0

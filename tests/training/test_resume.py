@@ -86,7 +86,9 @@ def tokenizer() -> tuple[StageModule, Any]:
         reader_layers=1,
         dropout=0.2,
     )
-    module = TokenizerModule(part, augment=MelAugment(), tempo=0.2, optimizer="muon", lr=1e-2, warmup=2, total=20)
+    module = TokenizerModule(
+        part, augment=MelAugment(), tempo=0.2, optimizer="muon", lr=1e-2, warmup=2, total=20
+    )
     return module, TokenizerDataset
 
 
@@ -183,9 +185,7 @@ def test_averaged_weights_are_kept_beside_those_that_are_trained_on(folder: Path
         ckpt = tmp_path / "kept" / "checkpoints" / f"{done}.ckpt"
         rest = train("tokenizer", folder, tmp_path / f"from{done}", STEPS, ckpt=ckpt, callbacks=[mean()])
         assert rest == pytest.approx(full[done:], abs=1e-6), done
-    found = [
-        torch.load(tmp_path / "kept" / "checkpoints" / f"{n}.ckpt", weights_only=True) for n in (5, 6)
-    ]
+    found = [torch.load(tmp_path / "kept" / "checkpoints" / f"{n}.ckpt", weights_only=True) for n in (5, 6)]
     name = "tokenizer.after.weight"
     before, after, trained = found[0]["state_dict"], found[1]["state_dict"], found[1]["current_model_state"]
     torch.testing.assert_close(after[name], (before[name] + trained[name]) / 2)

@@ -4,7 +4,7 @@ Shapes: B batch, N tokens, T = frames_per_token * N frames, D numbers of a frame
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -12,11 +12,15 @@ from torch import Tensor, nn
 from codec.nn.attention import KVCache
 from codec.nn.masks import chunk_causal_mask, length_mask
 from codec.spec import TokenSpec
-from tts.acoustic.dit import DiT
+from tts.acoustic.dit import DiT, Modulation
 from tts.acoustic.flow import flow_loss, solve, time_grid
 
-STEPS, GUIDANCE = 10, 2.0
-"""Defaults: more guidance than the 0.7 usual for large models; a small one follows its tokens too loosely."""
+STEPS, GUIDANCE = 8, 2.0
+"""Defaults. Steps by the table in docs/speed.md. More guidance than the 0.7 usual for large models; a small one follows
+its tokens too loosely."""
+
+WASTE = 0.1
+"""Of the work of a batch, on padding, on a CPU: one row is enough arithmetic for it, more rows are no faster each."""
 
 
 @dataclass
@@ -25,11 +29,13 @@ class FlowState:
 
     Attributes:
         caches: one list of the DiT's caches per solver step.
+        modulation: what each step's time and the voice make of the layers, rows with and without condition.
         speaker: (2 or 1, dim) speaker vectors, with and without condition.
         guidance: of this stream; 0 for none.
     """
 
     caches: list[list[KVCache]]
+    modulation: list[Modulation]
     speaker: Tensor
     guidance: float
 
@@ -40,7 +46,7 @@ class FlowState:
 
     def copy(self) -> "FlowState":
         """An independent state: what one stream adds, another does not see."""
-        return FlowState([[c.copy() for c in layers] for layers in self.caches], self.speaker, self.guidance)
+        return replace(self, caches=[[c.copy() for c in layers] for layers in self.caches])
 
 
 class FlowDecoder(nn.Module):
@@ -127,19 +133,43 @@ class FlowDecoder(nn.Module):
             steps: solver steps of all later chunks.
             guidance: weight w of ``(1 + w) conditional - w unconditional``; 0 leaves the second out.
         """
-        clean = self.scale(frames)
-        lens = torch.tensor([clean.shape[1]], device=clean.device)
-        speaker = self.dit.speaker(clean, lens)
+        return self.start_all([(frames[0], tokens[0])], steps=steps, guidance=guidance)[0]
+
+    @torch.inference_mode()
+    def start_all(
+        self, prompts: Sequence[tuple[Tensor, Tensor]], *, steps: int = STEPS, guidance: float = GUIDANCE
+    ) -> list[FlowState]:
+        """`start` for several voice prompts in one batch: frames (T, D) and tokens (N,) of each."""
+        device, per, count = self.mean.device, self.spec.frames_per_token, len(prompts)
+        lens = torch.tensor([len(tokens) for _, tokens in prompts], device=device)
+        size = int(lens.max())
+        ids = torch.full((count, size), self.spec.codes, device=device)
+        clean = torch.zeros(count, size * per, self.spec.frames.dim, device=device)
+        for i, (frames, tokens) in enumerate(prompts):
+            ids[i, : len(tokens)], clean[i, : len(frames)] = tokens, self.scale(frames)
+        speaker = self.dit.speaker(clean, lens * per)
         if guidance:
-            speaker = torch.cat([speaker, self.dit.no_speaker[None]])
+            speaker = torch.cat([speaker, self.dit.no_speaker.expand(count, -1)])
             clean = torch.cat([clean, torch.zeros_like(clean)])
-            tokens = torch.cat([tokens, torch.full_like(tokens, self.spec.codes)])
-        state = FlowState([self.dit.new_caches() for _ in range(steps)], speaker, guidance)
-        prompt = torch.ones_like(tokens, dtype=torch.bool)
-        for t, caches in zip(time_grid(steps), state.caches, strict=False):
-            times = torch.full((len(clean),), t, device=clean.device)
-            self.dit(clean, times, tokens, speaker, prompt=prompt, caches=caches)
-        return state
+            ids = torch.cat([ids, torch.full_like(ids, self.spec.codes)])
+        copies = len(ids) // count
+        prompt = torch.ones_like(ids, dtype=torch.bool)
+        # behind the prompts there is nothing yet; padding is cut off after, but must not be seen before
+        mask = (
+            self.mask(lens, lens, size, None).repeat(copies, 1, 1, 1) if bool((lens < size).any()) else None
+        )
+        content = self.dit.content(ids, prompt=prompt)
+        rows = [[i + side * count for side in range(copies)] for i in range(count)]
+        states = [FlowState([], [], speaker[row], guidance) for row in rows]
+        lengths = (lens * self.dit.per_token).tolist()
+        for t in time_grid(steps)[:-1]:
+            caches = self.dit.new_caches(size * self.dit.per_token)
+            modulation = self.dit.modulation(torch.full((len(ids),), t, device=device), speaker)
+            self.dit(clean, modulation, content, mask=mask, caches=caches)
+            for state, row, length in zip(states, rows, lengths, strict=True):
+                state.caches.append([cache.picked(row, length) for cache in caches] if count > 1 else caches)
+                state.modulation.append(Modulation(modulation.blocks[row], modulation.final[row]))
+        return states
 
     @torch.inference_mode()
     def decode_chunk(self, state: FlowState, tokens: Tensor, noise: Tensor) -> Tensor:
@@ -153,15 +183,54 @@ class FlowDecoder(nn.Module):
         rows = len(state.speaker)
         tokens = torch.cat([tokens, torch.full_like(tokens, self.spec.codes)])[:rows]
         prompt = torch.zeros_like(tokens, dtype=torch.bool)
+        content = self.dit.content(tokens, prompt=prompt, caches=state.caches[0])
 
         def velocity(x: Tensor, t: float, step: int) -> Tensor:
-            times = torch.full((rows,), t, device=x.device)
-            v: Tensor = self.dit(
-                x.expand(rows, -1, -1), times, tokens, state.speaker, prompt=prompt, caches=state.caches[step]
-            )
+            x = x.expand(rows, -1, -1)
+            v: Tensor = self.dit(x, state.modulation[step], content, caches=state.caches[step])
             return v if rows == 1 else (1 + state.guidance) * v[:1] - state.guidance * v[1:]
 
         return self.unscale(solve(velocity, noise, len(state.caches)))
+
+    @torch.inference_mode()
+    def decode_chunks(self, states: Sequence[FlowState], tokens: Tensor, noise: Tensor) -> Tensor:
+        """`decode_chunk` for several streams in one batch: the frames (B, T, D) of their next chunks.
+
+        Args:
+            states: of each stream, all with the same steps and guidance; changed in place.
+            tokens: (B, N), chunks of equal length.
+            noise: (B, T, D) standard normal.
+        """
+        if len(states) == 1:
+            return self.decode_chunk(states[0], tokens, noise)
+        count, sides = len(states), len(states[0].speaker)
+        rows = [(state, side) for side in range(sides) for state in states]
+        ids = torch.cat([tokens, torch.full_like(tokens, self.spec.codes)])[: len(rows)]
+        past = torch.tensor([state.length for state, _ in rows], device=tokens.device)
+        longest, added = int(past.max()), tokens.shape[1] * self.dit.per_token
+        seen = torch.arange(longest + added, device=tokens.device) >= longest - past[:, None]
+        content = self.dit.content(ids, prompt=torch.zeros_like(ids, dtype=torch.bool), past=past)
+
+        def velocity(x: Tensor, t: float, step: int) -> Tensor:
+            layers = list(zip(*(state.caches[step] for state, _ in rows), strict=True))
+            caches = [
+                KVCache.joined([(c, side) for c, (_, side) in zip(layer, rows, strict=True)], added)
+                for layer in layers
+            ]
+            v: Tensor = self.dit(
+                x.repeat(sides, 1, 1),
+                _modulation(rows, step),
+                content,
+                mask=seen[:, None, None],
+                caches=caches,
+            )
+            for layer, joint in zip(layers, caches, strict=True):
+                for i in range(count):
+                    layer[i].take([joint.row(i + side * count, longest) for side in range(sides)])
+            w = states[0].guidance
+            return v if sides == 1 else (1 + w) * v[:count] - w * v[count:]
+
+        return self.unscale(solve(velocity, noise, len(states[0].caches)))
 
     @torch.inference_mode()
     def decode(
@@ -174,7 +243,7 @@ class FlowDecoder(nn.Module):
         guidance: float = GUIDANCE,
         chunk: int | None = None,
     ) -> list[Tensor]:
-        """Frames (T, D) for every row, all in one batch.
+        """Frames (T, D) for every row; rows of like length in one batch, for padding costs as much as speech does.
 
         Args:
             prompts: of each row, frames (T, D) and tokens (N,), taken in once where rows share them; or what `start`
@@ -184,17 +253,29 @@ class FlowDecoder(nn.Module):
             steps, guidance: as in `start`, and as in the states where those are given.
             chunk: tokens per chunk; None for one chunk, which hears the whole utterance.
         """
-        started: dict[int, FlowState] = {}
-        for one in prompts:
-            if id(one) not in started:
-                started[id(one)] = (
-                    one
-                    if isinstance(one, FlowState)
-                    else self.start(one[0][None], one[1][None], steps=steps, guidance=guidance)
-                )
-        states = [started[id(one)] for one in prompts]
+        new = {id(one): one for one in prompts if not isinstance(one, FlowState)}
+        begun = self.start_all(list(new.values()), steps=steps, guidance=guidance) if new else []
+        started = dict(zip(new, begun, strict=True))
+        states = [one if isinstance(one, FlowState) else started[id(one)] for one in prompts]
         if any((len(s.caches), s.guidance) != (len(states[0].caches), states[0].guidance) for s in states):
             raise ValueError("the prompts were started with different steps or guidance")
+        found: dict[int, Tensor] = {}
+        waste = WASTE if self.mean.device.type == "cpu" else float("inf")
+        for rows in of_like_length([len(row) for row in tokens], waste):
+            made = self._decode(
+                [states[i] for i in rows], [tokens[i] for i in rows], [noise[i] for i in rows], chunk
+            )
+            found |= zip(rows, made, strict=True)
+        return [found[i] for i in range(len(tokens))]
+
+    def _decode(
+        self,
+        states: Sequence[FlowState],
+        tokens: Sequence[Tensor],
+        noise: Sequence[Tensor],
+        chunk: int | None,
+    ) -> list[Tensor]:
+        """`decode` in one batch, behind what was started."""
         device, per = self.mean.device, self.spec.frames_per_token
         lens, count = torch.tensor([len(row) for row in tokens], device=device), len(tokens)
         size = int(lens.max())
@@ -207,10 +288,9 @@ class FlowDecoder(nn.Module):
         copies = len(sides) // count
         if copies == 2:
             ids = torch.cat([ids, torch.full_like(ids, self.spec.codes)])
-        speaker = torch.stack([state.speaker[side] for state, side in sides])
         past = torch.tensor([state.length for state, _ in sides], device=device)
         mask = self._mask_behind(past, lens.repeat(copies), size, chunk)
-        prompt = torch.zeros_like(ids, dtype=torch.bool)
+        content = self.dit.content(ids, prompt=torch.zeros_like(ids, dtype=torch.bool), past=past)
 
         def velocity(x: Tensor, t: float, step: int) -> Tensor:
             layers = zip(*(state.caches[step] for state, _ in sides), strict=True)
@@ -218,17 +298,8 @@ class FlowDecoder(nn.Module):
                 KVCache.joined([(c, side) for c, (_, side) in zip(layer, sides, strict=True)], mask.shape[2])
                 for layer in layers
             ]
-            times = torch.full((len(sides),), t, device=device)
-            v: Tensor = self.dit(
-                x.repeat(copies, 1, 1),
-                times,
-                ids,
-                speaker,
-                prompt=prompt,
-                mask=mask,
-                caches=caches,
-                past=past,
-            )
+            modulation = _modulation(sides, step)
+            v: Tensor = self.dit(x.repeat(copies, 1, 1), modulation, content, mask=mask, caches=caches)
             guidance = states[0].guidance
             return v if copies == 1 else (1 + guidance) * v[:count] - guidance * v[count:]
 
@@ -243,3 +314,25 @@ class FlowDecoder(nn.Module):
         longest = int(past.max())
         prompt = torch.arange(longest, device=past.device) >= longest - past[:, None]
         return torch.cat([prompt[:, None, None].expand(-1, -1, target.shape[2], -1), target], dim=-1)
+
+
+def of_like_length(lens: Sequence[int], waste: float = WASTE) -> list[list[int]]:
+    """Numbers of the rows in groups, long ones first, that are filled up by at most `waste` of what is in them."""
+    groups: list[list[int]] = []
+    total = 0
+    for i in sorted(range(len(lens)), key=lambda i: -lens[i]):
+        if groups and lens[groups[-1][0]] * (len(groups[-1]) + 1) <= (1 + waste) * (total + lens[i]):
+            groups[-1].append(i)
+            total += lens[i]
+        else:
+            groups.append([i])
+            total = lens[i]
+    return groups
+
+
+def _modulation(rows: Sequence[tuple[FlowState, int]], step: int) -> Modulation:
+    """A step's modulation of a batch: of each row, the state and which of its sides."""
+    return Modulation(
+        torch.stack([state.modulation[step].blocks[side] for state, side in rows]),
+        torch.stack([state.modulation[step].final[side] for state, side in rows]),
+    )

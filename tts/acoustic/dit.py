@@ -8,6 +8,7 @@ Shapes: B batch, P positions, D numbers of a frame, dim the model's size.
 """
 
 import math
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -58,15 +59,44 @@ class SpeakerEncoder(nn.Module):
         return out
 
 
+class Content(NamedTuple):
+    """What the solver's steps have in common: what is to be said, and where.
+
+    Attributes:
+        x: (B, P, dim) of tokens, their places and what is prompt.
+        cos, sin: of the positions, see `codec.nn.attention.rope`.
+    """
+
+    x: Tensor
+    cos: Tensor
+    sin: Tensor
+
+
+class Modulation(NamedTuple):
+    """What a time and a speaker make of the layers; one for all chunks at that time.
+
+    Attributes:
+        blocks: (B, 6, dim) for all blocks.
+        final: (B, 1, 2 dim) for the output.
+    """
+
+    blocks: Tensor
+    final: Tensor
+
+
 class Block(nn.Module):
     """Attention and feed-forward, scaled, shifted and gated by time and speaker.
 
     One projection serves all blocks, each adding a table of its own (adaLN-single, Chen et al. 2023, 2310.00426).
+
+    Attributes:
+        dtype: what attention and feed-forward are computed in where that is not what x is in; what runs through stays.
     """
 
     def __init__(self, dim: int, heads: int, hidden: int) -> None:
         super().__init__()
         self.table = nn.Parameter(torch.zeros(6, dim))
+        self.dtype: torch.dtype | None = None
         self.attention = Attention(dim, heads)
         self.feed_forward = SwiGLU(dim, hidden)
 
@@ -81,11 +111,14 @@ class Block(nn.Module):
     ) -> Tensor:
         """(B, P, dim), modulation (B, 6, dim) -> (B, P, dim)."""
         shift1, scale1, gate1, shift2, scale2, gate2 = (modulation + self.table)[:, :, None].unbind(1)
-        h = F.layer_norm(x, x.shape[-1:]) * (1 + scale1) + shift1
+        h = self._lowered(F.layer_norm(x, x.shape[-1:]) * (1 + scale1) + shift1)
         x = x + gate1 * self.attention(h, cos, sin, mask=mask, cache=cache)
-        h = F.layer_norm(x, x.shape[-1:]) * (1 + scale2) + shift2
+        h = self._lowered(F.layer_norm(x, x.shape[-1:]) * (1 + scale2) + shift2)
         out: Tensor = x + gate2 * self.feed_forward(h)
         return out
+
+    def _lowered(self, h: Tensor) -> Tensor:
+        return h if self.dtype is None else h.to(self.dtype)
 
 
 class DiT(nn.Module):
@@ -133,18 +166,50 @@ class DiT(nn.Module):
             nn.init.zeros_(zeroed.bias)
         nn.init.normal_(self.tokens_in.weight, std=0.5)
 
+    def lower(self, dtype: torch.dtype) -> None:
+        """Turn the blocks' matrices, most of the work, into another dtype, to run and not to train."""
+        for block in self.blocks:
+            assert isinstance(block, Block)
+            block.attention.to(dtype)
+            block.feed_forward.to(dtype)
+            block.dtype = dtype
+
     def new_caches(self, capacity: int = 256) -> list[KVCache]:
         """Empty caches, one a block."""
         return [KVCache(capacity) for _ in self.blocks]
 
+    def content(
+        self,
+        tokens: Tensor,
+        *,
+        prompt: Tensor,
+        caches: list[KVCache] | None = None,
+        past: Tensor | None = None,
+    ) -> Content:
+        """What `forward` makes of its arguments of these names, the same at every time."""
+        x = self.tokens_in(tokens) + self.is_prompt * prompt[..., None]
+        x = repeat(x, "b n d -> b (n k) d", k=self.per_token)
+        x = self.token_mix(x + self.place.repeat(tokens.shape[1], 1))
+        positions = torch.arange(x.shape[1], device=x.device)
+        if past is not None:
+            positions = past[:, None, None] + positions
+        elif caches:
+            positions = caches[0].length + positions
+        return Content(x, *rope(positions, self.head_dim))
+
+    def modulation(self, t: Tensor, speaker: Tensor) -> Modulation:
+        """What `forward` makes of its arguments of these names, the same for every chunk."""
+        condition = F.silu(self.time(t) + speaker)
+        return Modulation(self.modulate(condition).unflatten(-1, (6, -1)), self.final(condition)[:, None])
+
     def forward(
         self,
         frames: Tensor,
-        t: Tensor,
-        tokens: Tensor,
-        speaker: Tensor,
+        t: Tensor | Modulation,
+        tokens: Tensor | Content,
+        speaker: Tensor | None = None,
         *,
-        prompt: Tensor,
+        prompt: Tensor | None = None,
         mask: Tensor | None = None,
         caches: list[KVCache] | None = None,
         past: Tensor | None = None,
@@ -153,30 +218,24 @@ class DiT(nn.Module):
 
         Args:
             frames: scaled; clean where `prompt`, noisy elsewhere. T = frames_per_token * N.
-            t: (B,) times.
-            tokens: (B, N); `spec.codes` for "no token".
-            speaker: (B, dim), from `self.speaker` or `self.no_speaker`.
-            prompt: (B, N) bool, True for the tokens of the voice prompt.
+            t: (B,) times; or what `modulation` made of them and of the speaker.
+            tokens: (B, N); `spec.codes` for "no token". Or what `content` made of them, prompt and positions.
+            speaker: (B, dim), from `self.speaker` or `self.no_speaker`; not needed beside a `Modulation`.
+            prompt: (B, N) bool, True for the tokens of the voice prompt; not needed beside a `Content`.
             mask: bool, broadcastable to (B, heads, P, P), True where a position may look; None for everywhere.
             caches: from `new_caches`; what was seen before, to which these positions are added.
             past: (B,) positions seen before, where the rows' caches are filled up to one length; else the caches say.
         """
-        x = self.frames_in(rearrange(frames, "b (p f) d -> b p (f d)", f=self.patch))
-        tokens_x = self.tokens_in(tokens) + self.is_prompt * prompt[..., None]
-        tokens_x = repeat(tokens_x, "b n d -> b (n k) d", k=self.per_token)
-        place = self.place.repeat(tokens.shape[1], 1)
-        x = x + self.token_mix(tokens_x + place)
-        positions = torch.arange(x.shape[1], device=x.device)
-        if past is not None:
-            positions = past[:, None, None] + positions
-        elif caches:
-            positions = caches[0].length + positions
-        cos, sin = rope(positions, self.head_dim)
-        condition = F.silu(self.time(t) + speaker)
-        modulation = self.modulate(condition).unflatten(-1, (6, -1))
+        if isinstance(tokens, Tensor):
+            assert prompt is not None
+            tokens = self.content(tokens, prompt=prompt, caches=caches, past=past)
+        if isinstance(t, Tensor):
+            assert speaker is not None
+            t = self.modulation(t, speaker)
+        x = self.frames_in(rearrange(frames, "b (p f) d -> b p (f d)", f=self.patch)) + tokens.x
         for i, block in enumerate(self.blocks):
-            x = block(x, modulation, cos, sin, mask, caches[i] if caches else None)
-        shift, scale = self.final(condition)[:, None].chunk(2, dim=-1)
+            x = block(x, t.blocks, tokens.cos, tokens.sin, mask, caches[i] if caches else None)
+        shift, scale = t.final.chunk(2, dim=-1)
         x = self.frames_out(F.layer_norm(x, x.shape[-1:]) * (1 + scale) + shift)
         velocity: Tensor = rearrange(x, "b p (f d) -> b (p f) d", f=self.patch)
         return velocity

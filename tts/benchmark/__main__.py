@@ -48,6 +48,12 @@ def _parser() -> argparse.ArgumentParser:
         help="a recording, a saved voice, or the name of one that ships; default: the first that ships",
     )
     parser.add_argument(
+        "--precision",
+        choices=["float32", "mixed", "auto"],
+        default="float32",
+        help="to compute in, see tts/precision.py; default: %(default)s",
+    )
+    parser.add_argument(
         "--runs", type=int, metavar="N", help=f"rounds; default: {RUNS}, with --quick {QUICK_RUNS}"
     )
     parser.add_argument("--quick", action="store_true", help="less of everything, for a first look")
@@ -82,12 +88,12 @@ def _run(args: argparse.Namespace) -> None:
         set_threads(args.threads)
     most = torch.get_num_threads()
     plan = Plan(runs=runs, usual=Point(threads=most), threads=thread_counts(most))
-    tts = TTS.load(args.model)
+    tts = TTS.load(args.model, precision=args.precision)
     with no_decoder_notes():
         voice = tts.voice(args.voice or next(iter(tts.model.voices()), EMBEDDED / PROMPT))
     bench = Bench(tts, voice, plan.quick() if args.quick else plan)
     told = conditions(bench)
-    print("\n".join(f"{name:9}{value}" for name, value in told.items()), flush=True)
+    print("\n".join(f"{name:10}{value}" for name, value in told.items()), flush=True)
     tables = []
     for section in sections(names, bench):
         for table in section.tables():
@@ -152,13 +158,14 @@ def conditions(bench: Bench) -> dict[str, Any]:
         part: sum(p.numel() for p in getattr(model, part).parameters()) / 1e6
         for part in ("tokenizer", "lm", "acoustic", "vocoder")
     }
-    dtype = str(model.lm.llama.lm_head.weight.dtype).removeprefix("torch.")
+    flow = str(model.acoustic.dit.get_parameter("blocks.0.attention.q_proj.weight").dtype)
     try:
         compared = version("transformers")
     except PackageNotFoundError:
         compared = "none"
     return {
-        "model": f"{model.folder}: {', '.join(f'{part} {size:.1f} M' for part, size in sizes.items())}; LM in {dtype}",
+        "model": f"{model.folder}: {', '.join(f'{part} {size:.1f} M' for part, size in sizes.items())}",
+        "precision": f"LM {model.lm.llama.precision}, flow {flow.removeprefix('torch.')}",
         "voice": f"{bench.voice.seconds:.2f} s",
         "machine": f"{platform.machine()}, {torch.backends.cpu.get_cpu_capability()}, {os.cpu_count()} cores, "
         f"{torch.get_num_threads()} threads",

@@ -4,21 +4,26 @@ import time
 from collections.abc import Callable
 
 import torch
+from torch import Tensor
 
 from tts.lm.llama import Llama
 
 
 def step_bytes(llama: Llama, rows: int = 1) -> int:
-    """Bytes of weights that one step reads, in the dtypes they have: all of them, but of the input embedding only the
-    rows that are looked up. The keys and values of earlier positions come on top, and are not counted.
+    """Bytes of weights that one step reads, in its precision: all of them, but of the input embedding only the rows
+    that are looked up. The keys and values of earlier positions come on top, and are not counted.
 
     Args:
         llama: the LM.
         rows: of the batch, one new id each.
     """
     table = llama.model.embed_tokens.weight
-    weights = sum(p.numel() * p.element_size() for p in llama.parameters() if p is not table)
+    weights = sum(p.numel() * _size(llama, p) for p in llama.parameters() if p is not table)
     return weights + rows * table.shape[1] * table.element_size()
+
+
+def _size(llama: Llama, weight: Tensor) -> int:
+    return 1 if llama.precision == "int8" and weight.ndim == 2 else weight.element_size()
 
 
 def bandwidth(size: int, traffic: int) -> float:

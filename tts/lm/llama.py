@@ -7,9 +7,11 @@ compares the logits with transformers' LlamaForCausalLM.
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from codec.nn.attention import Attention, KVCache, SwiGLU, rope
+from tts.lm.decoding import MOST_ROWS, Packed, Precision, in_use, packable
 
 
 @dataclass(frozen=True)
@@ -35,8 +37,7 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        full = x.float()
-        full = full * torch.rsqrt(full.pow(2).mean(-1, keepdim=True) + self.eps)
+        full = F.rms_norm(x.float(), x.shape[-1:], eps=self.eps)
         return self.weight * full.to(x.dtype)
 
 
@@ -73,6 +74,10 @@ class Decoder(nn.Module):
 class Llama(nn.Module):
     """Token ids -> logits of the next id.
 
+    Attributes:
+        precision: of the weights while ids are added to filled caches, see `tts.lm.decoding`. float32 is what the
+            modules give, but for rounding.
+
     Shapes: B batch, T new positions, S cached and new positions, V vocabulary.
     """
 
@@ -81,6 +86,8 @@ class Llama(nn.Module):
         self.config = config
         self.model = Decoder(config)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.precision: Precision = "float32"
+        self._packed: Packed | None = None
         self.apply(self._init)
 
     @staticmethod
@@ -91,6 +98,13 @@ class Llama(nn.Module):
     def new_caches(self, capacity: int = 512) -> list[KVCache]:
         """Empty caches, one a layer."""
         return [KVCache(capacity) for _ in range(self.config.num_hidden_layers)]
+
+    def _pack(self) -> None:
+        """Lay the weights out for the steps to come, where they are not yet; nothing while they are in training."""
+        if not (in_use(self) and packable(self)):
+            self._packed = None
+        elif self._packed is None or not self._packed.fits(self, self.precision):
+            self._packed = Packed(self, self.precision)
 
     def forward(
         self,
@@ -109,6 +123,10 @@ class Llama(nn.Module):
             last_only: spare the output layer for all but the last position.
         """
         past = caches[0].length if caches else 0
+        if caches and not past:
+            self._pack()
+        elif caches and self._packed is not None and ids.numel() <= MOST_ROWS and in_use(self):
+            return self._packed.step(ids, caches, pads, last_only=last_only)
         t = ids.shape[1]
         positions = torch.arange(past, past + t, device=ids.device)
         mask = None

@@ -207,17 +207,17 @@ class SpeechLM(nn.Module):
         if not waiting:
             return []
         first, window = self.layout.first_code, sampling.window
-        logits = logits[waiting]
-        speech = logits[:, first:]
+        if len(waiting) < len(rows):
+            logits = logits[waiting]
         # Whether to go on is drawn by itself and as the model has it. Drawn among the tokens it would win too often:
         # it is one choice, they are many, and top-k and nucleus cut the many short.
-        onward = torch.sigmoid(logits[:, :first].logsumexp(-1) - speech.logsumexp(-1))
+        onward = logits.softmax(-1)[:, :first].sum(-1)
         uniform = torch.stack(
             [torch.rand(3, generator=rows[n].generator, dtype=torch.float64) for n in waiting]
         )
         last = [rows[n].recent(window) for n in waiting]
         history = torch.tensor(last, device=logits.device).view(len(waiting), window)
-        tokens = draw(speech, sampling, history, uniform[:, 1:].to(logits.device)).tolist()
+        tokens = draw(logits[:, first:], sampling, history, uniform[:, 1:].to(logits.device)).tolist()
         threshold = uniform[:, 0].tolist() if sampling.temperature > 0 else [0.5] * len(waiting)
         out = []
         for n, share, u, token in zip(waiting, onward.tolist(), threshold, tokens, strict=True):

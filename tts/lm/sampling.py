@@ -40,16 +40,14 @@ def draw(logits: Tensor, sampling: Sampling, history: Tensor, uniform: Tensor) -
     if sampling.temperature <= 0:
         return logits.argmax(-1)
     top, ids = logits.float().topk(min(sampling.top_k, logits.shape[-1]), dim=-1)
-    shares = (top / sampling.temperature).softmax(-1)
-    before = shares.cumsum(-1) - shares
-    nucleus = shares.masked_fill(before >= sampling.top_p, 0)
-    drawn = ids.gather(1, _invert(nucleus, uniform[:, :1]))
-    repeats = (history == drawn).sum(1, keepdim=True)
-    again = ids.gather(1, _invert(shares, uniform[:, 1:]))
-    return torch.where(repeats > sampling.max_repeats, again, drawn)[:, 0]
-
-
-def _invert(shares: Tensor, u: Tensor) -> Tensor:
-    """Inverse of the cumulative distribution of unnormalised `shares` (B, K) at u (B, 1) in [0, 1): (B, 1)."""
-    total = shares.double().cumsum(-1)
-    return (total <= u * total[:, -1:]).sum(-1, keepdim=True).clamp(max=shares.shape[1] - 1)
+    shares = (top / sampling.temperature).softmax(-1).double()
+    ends = shares.cumsum(-1)
+    # the likeliest ones that reach top_p, the first always: the nucleus is the beginning of the top k
+    kept = (ends - shares < sampling.top_p).sum(-1, keepdim=True).clamp(min=1)
+    last = torch.cat([kept, torch.full_like(kept, shares.shape[1])], 1) - 1  # (B, 2): of the nucleus, of all
+    # the inverse of both cumulative distributions, the one that is drawn from first and the one for repeats
+    marks = uniform * ends.gather(1, last)
+    places = (ends[:, None] <= marks[..., None]).sum(-1).minimum(last)
+    drawn, again = ids.gather(1, places).unbind(1)
+    repeats = (history == drawn[:, None]).sum(1)
+    return torch.where(repeats > sampling.max_repeats, again, drawn)

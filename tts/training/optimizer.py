@@ -32,7 +32,7 @@ class Chained(Optimizer):
         """The groups are those of the parts, so that a rate set here is set there."""
         self.param_groups = [group for one in self.optimizers for group in one.param_groups]
 
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -54,14 +54,16 @@ class Chained(Optimizer):
         self._join()
 
 
-def block_matrices(model: nn.Module) -> list[nn.Parameter]:
+def block_matrices(model: nn.Module) -> list[Tensor]:
     """The weights of all linear layers inside lists of blocks: neither embeddings nor the layers that read out."""
     blocks = [one for one in model.modules() if isinstance(one, nn.ModuleList)]
     layers = {one: None for block in blocks for one in block.modules() if isinstance(one, nn.Linear)}
     return [layer.weight for layer in layers if layer.weight.requires_grad]
 
 
-def muon(matrices: Sequence[Tensor], groups: Sequence[dict[str, Any]], lr: float, **settings: Any) -> Chained:
+def muon(
+    matrices: Sequence[Tensor], groups: Sequence[dict[str, Any]], lr: float, **settings: Any
+) -> Chained:
     """Muon for `matrices`, AdamW for what else is in `groups`; one rate suits both, as the steps' sizes are matched.
 
     Args:

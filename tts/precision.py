@@ -1,0 +1,39 @@
+"""In how many bits a model computes when it speaks: float32 as trained, or fewer where that is faster."""
+
+from copy import deepcopy
+from dataclasses import replace
+from typing import Literal, get_args
+
+import torch
+
+from codec.errors import UserError
+from tts.checkpoint import Model
+
+Precision = Literal["float32", "mixed", "auto"]
+"""float32: everything as trained. mixed: the blocks of the flow in bfloat16, and the LM's steps over 8-bit weights.
+auto: mixed on a processor that multiplies bfloat16 itself, else float32."""
+
+
+def in_precision(model: Model, precision: Precision) -> Model:
+    """The model to speak with; the one given stays as it is.
+
+    Raises:
+        UserError: there is no such precision.
+    """
+    if precision not in get_args(Precision):
+        raise UserError(f"precision {precision!r} is unknown; give one of {', '.join(get_args(Precision))}")
+    device = model.acoustic.mean.device
+    if precision == "float32" or (precision == "auto" and not multiplies_bfloat16(device)):
+        return model
+    acoustic, lm = deepcopy(model.acoustic), deepcopy(model.lm)
+    acoustic.dit.lower(torch.bfloat16)
+    lm.llama.precision = "int8"
+    return replace(model, acoustic=acoustic, lm=lm)
+
+
+def multiplies_bfloat16(device: torch.device) -> bool:
+    """Whether products of bfloat16 have instructions of their own there: elsewhere they are slower than float32's."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    known = torch.cpu.get_capabilities() if device.type == "cpu" else {}
+    return bool(known.get("avx512_bf16") or known.get("amx_bf16"))

@@ -1,0 +1,1 @@
+"""Speech over HTTP, as OpenAI's clients ask for it, and a page to hear it: `python -m tts.serve`."""
