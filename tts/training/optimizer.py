@@ -61,9 +61,7 @@ def block_matrices(model: nn.Module) -> list[Tensor]:
     return [layer.weight for layer in layers if layer.weight.requires_grad]
 
 
-def muon(
-    matrices: Sequence[Tensor], groups: Sequence[dict[str, Any]], lr: float, **settings: Any
-) -> Chained:
+def muon(matrices: Sequence[Tensor], groups: Sequence[dict[str, Any]], lr: float, **settings: Any) -> Chained:
     """Muon for `matrices`, AdamW for what else is in `groups`; one rate suits both, as the steps' sizes are matched.
 
     Args:
