@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from codec.errors import UserError
 from tts.cli import PROMPT, Parser, guarded, no_decoder_notes, set_threads
+from tts.options import selected
 
 if TYPE_CHECKING:
     from tts.benchmark.section import Bench, Section
@@ -114,13 +115,7 @@ def chosen(names: str) -> list[str]:
     Raises:
         UserError: there is no such section, or none is named.
     """
-    wanted = [name.strip() for name in names.split(",") if name.strip()]
-    for name in wanted:
-        if name not in SECTIONS:
-            raise UserError(f"no section named {name!r}; give some of {','.join(SECTIONS)}")
-    if not wanted:
-        raise UserError(f"no section to measure; give some of {','.join(SECTIONS)}")
-    return [name for name in SECTIONS if name in wanted]
+    return selected(names, SECTIONS, "section")
 
 
 def check_json(path: Path, force: bool) -> None:

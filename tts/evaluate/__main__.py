@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from codec.errors import UserError
+from tts.options import selected
 
 if TYPE_CHECKING:
     from tts.evaluate.sample import Metric
@@ -174,13 +175,7 @@ def chosen(names: str) -> list[str]:
     Raises:
         UserError: there is no such metric, or none is named.
     """
-    wanted = [name.strip() for name in names.split(",") if name.strip()]
-    for name in wanted:
-        if name not in METRICS:
-            raise UserError(f"no metric named {name!r}; give some of {','.join(METRICS)}")
-    if not wanted:
-        raise UserError(f"no metric to measure; give some of {','.join(METRICS)}")
-    return [name for name in METRICS if name in wanted]
+    return selected(names, METRICS, "metric")
 
 
 def make_metrics(names: Sequence[str], args: argparse.Namespace) -> list[Metric]:
