@@ -213,7 +213,13 @@ TINY: dict[str, dict[str, Any]] = {
         "init_args": {
             "dit": {
                 "class_path": "tts.acoustic.dit.DiT",
-                "init_args": {"dim": 32, "layers": 1, "heads": 2, "hidden": 64},
+                "init_args": {
+                    "dim": 32,
+                    "layers": 1,
+                    "heads": 2,
+                    "hidden": 64,
+                    "symbols": len(DEFAULT_SYMBOLS),
+                },
             }
         },
     },

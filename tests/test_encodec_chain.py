@@ -72,9 +72,10 @@ def test_speaks(folder: Path, encodec: EncodecModel, make_speech: Any, tmp_path:
 
     # the same by hand, with EnCodec's own decoder
     sentence = speech.sentences[0]
-    tokens = torch.tensor(sentence.tokens.tokens)
+    symbols = tts.model.symbols
+    tokens = sentence.tokens.told(symbols)
     noise = torch.randn(3 * len(tokens), 128, generator=torch.Generator().manual_seed(0))
-    prompt = (voice.frames, voice.tokens)
+    prompt = (voice.frames, voice.told(symbols))
     (frames,) = tts.model.acoustic.decode([prompt], [tokens], [noise], steps=2)
     with torch.no_grad():
         wanted = encodec.decoder(frames.t()[None])[0, 0]

@@ -73,8 +73,9 @@ def test_a_sentence_is_tokens_then_frames_then_samples(tts: TTS, voice: Voice) -
     # the same by hand: noise of the same seed, one solver run, one vocoder run
     count = 4 * len(written.tokens)
     noise = torch.randn(count, 100, generator=torch.Generator().manual_seed(3 * 1_000_003))
-    ids = torch.tensor(written.tokens)
-    (frames,) = tts.model.acoustic.decode([(voice.frames, voice.tokens)], [ids], [noise])
+    symbols = tts.model.symbols
+    prompt, ids = (voice.frames, voice.told(symbols)), written.told(symbols)
+    (frames,) = tts.model.acoustic.decode([prompt], [ids], [noise])
     with torch.inference_mode():
         wav = tts.model.vocoder(frames[None])[0]
     assert float(wav.abs().max()) < 0.99
@@ -544,7 +545,11 @@ def test_converted_speech_is_the_recordings_tokens_in_the_voices_frames(
     wav = normalize_loudness(read_speech(path, RATE), RATE, LOUDNESS)
     ids = model.tokenizer.encode(model.features(wav[None]))[0][0]
     noise = torch.randn(4 * len(ids), 100, generator=torch.Generator().manual_seed(7 * 1_000_003))
-    (frames,) = model.acoustic.decode([(voice.frames, voice.tokens)], [ids], [noise], steps=4, guidance=0.0)
+    prompt = (
+        voice.frames,
+        voice.told(model.symbols),
+    )  # what the recording says, nobody told: its tokens are bare
+    (frames,) = model.acoustic.decode([prompt], [ids], [noise], steps=4, guidance=0.0)
     with torch.inference_mode():
         expected = model.vocoder(frames[None])[0]
     settings = Settings(seed=7, steps=4, guidance=0.0)

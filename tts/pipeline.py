@@ -480,7 +480,7 @@ class TTS:
             for job, one in zip(jobs, written, strict=True):
                 _require_good(job, one.quality)
         with clock("acoustic"):
-            tokens = [torch.tensor(one.tokens.tokens, device=self.device) for one in written]
+            tokens = [one.tokens.told(self.model.symbols).to(self.device) for one in written]
             voices, seeds = [job.voice for job in jobs], [job.number for job in jobs]
             frames = self._frames(tokens, voices, settings, seeds=seeds)
         with clock("vocoder"):
@@ -590,7 +590,7 @@ class TTS:
     def _frames(
         self, tokens: Sequence[Tensor], voices: Sequence[Voice], settings: Settings, *, seeds: Sequence[int]
     ) -> list[Tensor]:
-        """Frames (T, D) for a batch of token rows."""
+        """Frames (T, D) for a batch of token rows, (N,) or (N, 4) with their phonemes."""
         per, dim = self.model.spec.frames_per_token, self.model.spec.frames.dim
         noise = []
         for row, n in zip(tokens, seeds, strict=True):
@@ -605,7 +605,7 @@ class TTS:
         if key not in self._started:
             state = self.model.acoustic.start(
                 voice.frames[None].to(self.device),
-                voice.tokens[None].to(self.device),
+                voice.told(self.model.symbols)[None].to(self.device),
                 steps=settings.steps,
                 guidance=settings.guidance,
             )

@@ -23,6 +23,7 @@ from tts.readback import Quality
 from tts.text.errors import TextError
 from tts.text.frontend import Frontend, Utterance
 from tts.text.sentences import split_sentences
+from tts.text.triphones import triphones
 from tts.timestamps import Cue, RunningWords, Word, durations_lag
 from tts.voice import Voice
 
@@ -181,6 +182,7 @@ class SentenceStream:
         self._generator = torch.Generator().manual_seed(self.request.seed)
         self._respacing, self._sound = Respacing(self.settings.speed), Vocoding(self.tts.model.vocoder)
         self._running = self._running_words(self.request)
+        self._around = triphones(self.request.groups, self.tts.model.symbols)
 
     @property
     def samples(self) -> int:
@@ -191,19 +193,25 @@ class SentenceStream:
         """The sentence's sound, its tokens written in a batch of their own."""
         model, size = self.tts.model, self.settings.chunk or CHUNK
         tokens: list[int] = []
+        told: list[tuple[int, ...]] = []
         durations = [0] * len(self.request.groups)
         made = 0
         for step in model.lm.write([self.request], self.settings.sampling(0), self.tts.bounds):
             for _, token, group in step:
                 tokens.append(token)
+                told.append(self.told(token, group))
                 durations[group] += 1
             # one token more than the chunk: then it is not the last, which has to be told to all that follows
             while len(tokens) - made > size:
-                frames = self._frames(tokens[made : made + size])
+                frames = self._frames(told[made : made + size])
                 made += size
                 yield from self.heard(frames, durations, group)
         written = Aligned(self.request.groups, tokens, durations)
-        yield from self.heard(self._frames(tokens[made:]), durations, len(durations), written)
+        yield from self.heard(self._frames(told[made:]), durations, len(durations), written)
+
+    def told(self, token: int, group: int) -> tuple[int, ...]:
+        """A token with its phonemes, as the flow decoder takes it."""
+        return token, *self._around[group]
 
     def noise(self, tokens: int) -> Tensor:
         """What the flow makes the frames of the next tokens of, (T, D)."""
@@ -233,10 +241,10 @@ class SentenceStream:
         lag = durations_lag(self.tts.reader.calibration.lag, token)
         return RunningWords(self.utterance.words, groups, token / speed, start=self.start, lag=lag / speed)
 
-    def _frames(self, tokens: list[int]) -> Tensor:
+    def _frames(self, told: list[tuple[int, ...]]) -> Tensor:
         """The next frames (T, D)."""
-        row = torch.tensor(tokens, device=self.tts.device)
-        return self.tts.model.acoustic.decode_chunk(self.state, row[None], self.noise(len(tokens))[None])[0]
+        row = torch.tensor(told, device=self.tts.device)
+        return self.tts.model.acoustic.decode_chunk(self.state, row[None], self.noise(len(told))[None])[0]
 
     def _chunk(self, wav: Tensor, words: Sequence[Word], written: Aligned | None) -> Iterator[Chunk]:
         """What can be given out, faded in at the beginning and out at the end, for which a moment is held back."""

@@ -127,6 +127,10 @@ class Voice:
         """The prompt as the LM takes it."""
         return Aligned(symbols.groups(symbols.encode(self.phonemes)), self.tokens.tolist(), self.durations)
 
+    def told(self, symbols: SymbolTable) -> Tensor:
+        """The prompt's tokens as the acoustic decoder takes them, (N, 4)."""
+        return self.aligned(symbols).told(symbols)
+
     @property
     def seconds(self) -> float:
         """How much of the recording is kept."""

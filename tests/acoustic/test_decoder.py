@@ -13,14 +13,18 @@ from codec.spec import FrameSpec, TokenSpec
 from tts.acoustic.decoder import FlowDecoder, of_like_length
 from tts.acoustic.dit import DiT
 from tts.acoustic.flow import flow_loss, solve
+from tts.text.triphones import NOTHING
 
 SPEC = TokenSpec(FrameSpec(dim=6), frames_per_token=4, codes=9)
+SYMBOLS = 5
 
 
-def lively(patch: int = 2, *, drop: float = 0.2) -> FlowDecoder:
+def lively(patch: int = 2, *, drop: float = 0.2, drop_phonemes: float = 0.0) -> FlowDecoder:
     """A small decoder whose layers that start at zero do not, so that everything matters to the output."""
-    decoder = FlowDecoder(DiT(SPEC, dim=32, layers=2, heads=2, hidden=48, patch=patch), drop=drop).eval()
-    dit = decoder.dit
+    dit = DiT(SPEC, dim=32, layers=2, heads=2, hidden=48, patch=patch, symbols=SYMBOLS)
+    decoder = FlowDecoder(dit, drop=drop, drop_phonemes=drop_phonemes).eval()
+    assert dit.phonemes_in is not None
+    nn.init.normal_(dit.phonemes_in.weight, std=0.5)
     for layer in (dit.modulate, dit.final, dit.frames_out):
         nn.init.normal_(layer.weight, std=0.15)
         nn.init.normal_(layer.bias, std=0.15)
@@ -32,10 +36,16 @@ def lively(patch: int = 2, *, drop: float = 0.2) -> FlowDecoder:
 
 
 def case(prompt: int, target: int, seed: int = 0) -> tuple[tuple[Tensor, Tensor], Tensor, Tensor]:
-    """Prompt frames and tokens, target tokens, and noise; lengths in tokens."""
+    """Prompt frames and tokens, target tokens, and noise; lengths in tokens. Tokens tell their phonemes."""
     torch.manual_seed(100 + seed)
-    frames, tokens = torch.randn(4 * prompt, 6), torch.randint(9, (prompt,))
-    return (frames, tokens), torch.randint(9, (target,)), torch.randn(4 * target, 6)
+    frames, tokens = torch.randn(4 * prompt, 6), some_tokens(prompt)
+    return (frames, tokens), some_tokens(target), torch.randn(4 * target, 6)
+
+
+def some_tokens(*shape: int) -> Tensor:
+    """Tokens (..., N, 4) with phonemes, a fifth of which are none."""
+    codes, phonemes = torch.randint(9, (*shape, 1)), torch.randint(-1, SYMBOLS, (*shape, 3))
+    return torch.cat([codes, phonemes], dim=-1)
 
 
 def in_chunks(decoder: FlowDecoder, state: Any, tokens: Tensor, noise: Tensor, sizes: list[int]) -> Tensor:
@@ -156,7 +166,7 @@ def test_what_steps_share_is_computed_once() -> None:
     in_chunks(decoder, state, tokens, noise, [3, 3])
     assert counts == {"time": 4, "modulate": 4, "token_mix": 3}
     decoder.decode([state], [tokens], [noise])
-    decoder.decode_chunks([state.copy(), state], tokens.expand(2, -1), noise.expand(2, -1, -1))
+    decoder.decode_chunks([state.copy(), state], tokens.expand(2, -1, -1), noise.expand(2, -1, -1))
     assert counts == {"time": 4, "modulate": 4, "token_mix": 5}
 
 
@@ -281,12 +291,12 @@ def test_without_guidance_the_network_runs_one_row() -> None:
 # ------------------------------------------------------------------------------------------------------ loss
 
 
-@pytest.mark.parametrize("drop", [0.0, 1.0])
+@pytest.mark.parametrize(("drop", "unread"), [(0.0, 0.0), (0.0, 1.0), (1.0, 0.0)])
 @torch.no_grad()
-def test_loss_is_the_flow_loss_of_the_target_given_a_clean_prompt(drop: float) -> None:
-    decoder = lively(drop=drop)
+def test_loss_is_the_flow_loss_of_the_target_given_a_clean_prompt(drop: float, unread: float) -> None:
+    decoder = lively(drop=drop, drop_phonemes=unread)
     dit = decoder.dit
-    frames, tokens = torch.randn(2, 32, 6), torch.randint(9, (2, 8))
+    frames, tokens = torch.randn(2, 32, 6), some_tokens(2, 8)
     prompt_lens, lens = torch.tensor([3, 2]), torch.tensor([8, 6])
     prompt = length_mask(prompt_lens, 8)
     there = prompt.repeat_interleave(4, 1)
@@ -294,12 +304,12 @@ def test_loss_is_the_flow_loss_of_the_target_given_a_clean_prompt(drop: float) -
     if drop:
         given, ids, speaker = (
             torch.zeros_like(clean),
-            torch.full_like(tokens, 9),
+            torch.full((2, 8), 9),
             dit.no_speaker.expand(2, -1),
         )
     else:
         voices = [dit.speaker(clean[i : i + 1, : 4 * n], torch.tensor([4 * n])) for i, n in enumerate([3, 2])]
-        given, ids, speaker = clean, tokens, torch.cat(voices)
+        given, ids, speaker = clean, tokens[..., 0] if unread else tokens, torch.cat(voices)
 
     def velocity(x_t: Tensor, t: Tensor) -> Tensor:
         shown = torch.where(there[..., None], given, x_t)
@@ -310,8 +320,30 @@ def test_loss_is_the_flow_loss_of_the_target_given_a_clean_prompt(drop: float) -
     torch.manual_seed(3)
     loss = decoder.loss(frames, tokens, prompt_lens, lens, chunk=2)
     torch.manual_seed(3)
-    torch.rand(2)  # which rows are dropped
+    torch.rand(2, 2)  # which rows are dropped, which lose their phonemes
     torch.testing.assert_close(loss, flow_loss(velocity, clean, keep))
+
+
+def test_phonemes_are_heard_and_none_is_what_bare_tokens_tell() -> None:
+    decoder = lively()
+    prompt, tokens, noise = case(5, 6)
+
+    def made(prompt_tokens: Tensor, tokens: Tensor) -> Tensor:
+        return decoder.decode([(prompt[0], prompt_tokens)], [tokens], [noise], steps=2)[0]
+
+    whole = made(prompt[1], tokens)
+    for place in (1, 2, 3):
+        other = tokens.clone()
+        other[2, place] = (other[2, place] + 2) % SYMBOLS
+        assert (made(prompt[1], other) - whole).abs().max() > 1e-3
+    none = tokens.clone()
+    none[:, 1:] = NOTHING
+    torch.testing.assert_close(made(prompt[1], none), made(prompt[1], tokens[:, 0]))
+    plain = FlowDecoder(
+        DiT(SPEC, dim=32, layers=2, heads=2, hidden=48)
+    )  # knows tokens only, whatever it is told
+    both = [plain.decode([prompt], [t], [noise], steps=2)[0] for t in (tokens, tokens[:, 0])]
+    torch.testing.assert_close(*both)
 
 
 @torch.no_grad()

@@ -211,13 +211,13 @@ def check(dataset: AcousticDataset, cuts: CutSet) -> list[tuple[list[int], list[
         length, prompt = int(batch.lens[k]), int(batch.prompt_lens[k])
         frames = batch.frames[k].reshape(-1, 4, 2)
         real = frames[:length] != FLOOR
-        tokens = batch.tokens[k, :length].float()
+        tokens = batch.tokens[k, :length, 0].float()
         wanted = tokens[:, None, None] + torch.arange(4)[:, None] / 4
         torch.testing.assert_close(frames[:length][real], wanted.expand(-1, 4, 2)[real])
         assert torch.all(real[:, :3])  # at most the last frame of an utterance is missing
         assert torch.all(frames[length:] == FLOOR)
         assert torch.all(batch.tokens[k, length:] == 0)
-        rows.append((batch.tokens[k, :prompt].tolist(), batch.tokens[k, prompt:length].tolist()))
+        rows.append((batch.tokens[k, :prompt, 0].tolist(), batch.tokens[k, prompt:length, 0].tolist()))
     return rows
 
 
@@ -233,6 +233,16 @@ def test_prompt_from_the_head_of_the_same_utterance(make_cuts: Any) -> None:
     assert all(23 <= n <= 50 for k, n in lengths if k == 0)  # at most half
     assert len({n for k, n in lengths if k == 0}) > 10
     assert {n for k, n in lengths if k > 0} == {15, 1, 0}
+
+
+def test_tokens_come_with_their_phonemes(make_cuts: Any) -> None:
+    cuts = make_cuts(("ann", "hˈeː.", 4), ("bob", "tɹˈaɪ!", 3))  # ɪ has no token: it is told by its neighbour
+    cuts[1].custom["durations"] = [1, 1, 1, 0]
+    cuts = of(*cuts)
+    batch = AcousticDataset(cuts, p_cross=0)[cuts]
+    h, e, t, r, a, i = (TABLE.encode(one)[0] for one in "hetɹaɪ")
+    assert batch.tokens[0].tolist() == [[0, -1, h, e], [1, h, e, -1], [2, h, e, -1], [3, h, e, -1]]
+    assert batch.tokens[1, :3].tolist() == [[1000, -1, t, r], [1001, t, r, a], [1002, r, a, i]]
 
 
 def test_a_long_utterance_gives_a_piece(make_cuts: Any) -> None:

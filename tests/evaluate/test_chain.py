@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from codec.audio import normalize_loudness
+from codec.audio import fade, normalize_loudness
 from codec.errors import UserError
 from tts import TTS, Settings, Voice
 from tts.evaluate.cases import Case
@@ -19,7 +19,8 @@ from tts.evaluate.prosody import speech_seconds
 from tts.lm.model import Aligned, Bounds
 from tts.pipeline import Job, Sentence
 from tts.readback import Calibration, Reader
-from tts.voice import LOUDNESS, read_speech
+from tts.text import Frontend
+from tts.voice import LOUDNESS, group_durations, read_speech
 
 SETTINGS = Settings(seed=5, steps=2, batch=3)
 
@@ -52,15 +53,32 @@ def test_text_is_what_synthesize_speaks_alone(tts: TTS, chain: Chain, cases: lis
     assert sounds[0].made.wanted == "sʌmɹeɪnfɛl" and sounds[0].made.phonemes == 10
 
 
-def test_tokens_is_what_convert_makes(tts: TTS, chain: Chain, cases: list[Case]) -> None:
+def test_tokens_are_the_recordings_with_the_texts_phonemes(tts: TTS, chain: Chain, cases: list[Case]) -> None:
+    symbols = tts.model.symbols
     sounds = chain.make(TOKENS, cases[:2])
     for case, (wav, made) in zip(cases, sounds, strict=False):
         assert case.reference is not None
-        alone = tts.convert(case.reference, voice(tts, case), replace(SETTINGS, seed=made.seed))
-        assert close(wav, alone.wav)
+        settings, who = replace(SETTINGS, seed=made.seed), voice(tts, case)
+        reference = normalize_loudness(read_speech(case.reference, 24_000), 24_000, LOUDNESS)
+        ids = [i for one in Frontend(symbols)(case.text) for i in one.ids]
+        tokens, groups = tts._tokens(reference), symbols.groups(ids)
+        told = Aligned(groups, tokens.tolist(), group_durations(tts.model, tokens, groups)).told(symbols)
+        frames = tts._frames([told], [who], settings, seeds=[0])[0]
+        assert close(wav, fade(tts.vocode(frames), 24_000))
+        assert not close(wav, tts.convert(case.reference, who, settings).wav)
         assert set(made.times) == {"acoustic", "vocoder"}
         assert made.held is None and made.read is not None
         assert made.seed != SETTINGS.seed
+
+
+def test_tokens_are_bare_where_the_text_does_not_fit_the_recording(
+    tts: TTS, chain: Chain, cases: list[Case]
+) -> None:
+    case = replace(cases[0], text=" ".join(["Some rain fell on a mile of sand"] * 20))
+    assert case.reference is not None
+    ((wav, made),) = chain.make(TOKENS, [case])
+    alone = tts.convert(case.reference, voice(tts, case), replace(SETTINGS, seed=made.seed))
+    assert close(wav, alone.wav)
 
 
 def test_recording_and_vocoder_are_of_the_reference(tts: TTS, chain: Chain, cases: list[Case]) -> None:

@@ -100,6 +100,7 @@ def test_a_full_queue_says_so_and_a_cancelled_request_makes_room(
     with pytest.raises(BusyError) as busy:
         engine.submit(clients[2].job)
     assert busy.value.retry_after >= 1
+    engine.cancel(clients[2].job)  # it was never taken in: nothing happens
     engine.cancel(clients[1].job)
     assert engine.waiting == 0 and clients[1].chunks() == []
     engine.submit(clients[2].job)

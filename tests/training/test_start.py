@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from codec.errors import UserError
 from codec.tokenizer.fsq import FSQ
 from codec.tokenizer.model import Tokenizer
+from tts.acoustic.decoder import FlowDecoder
+from tts.acoustic.dit import DiT
 from tts.checkpoint import write_part
 from tts.data.batches import IGNORE, LMBatch
 from tts.data.datasets import pad
@@ -41,6 +43,33 @@ def lm_config(symbols: int = KNOWN) -> dict[str, Any]:
             "num_key_value_heads": 1,
         },
     }
+
+
+def test_a_decoder_that_is_told_more_phonemes_or_any_goes_on_as_it_was(tmp_path: Path) -> None:
+    def decoder(symbols: int) -> FlowDecoder:
+        torch.manual_seed(symbols)
+        made = FlowDecoder(DiT(dim=32, layers=1, heads=2, hidden=48, symbols=symbols))
+        for parameter in made.parameters():
+            nn.init.normal_(parameter, std=0.1)
+        return made
+
+    def config(symbols: int) -> dict[str, Any]:
+        sizes = {"dim": 32, "layers": 1, "heads": 2, "hidden": 48, "symbols": symbols}
+        dit = {"class_path": "tts.acoustic.dit.DiT", "init_args": sizes}
+        return {"class_path": "tts.acoustic.decoder.FlowDecoder", "init_args": {"dit": dit}}
+
+    def heard(decoder: FlowDecoder) -> Tensor:
+        told = torch.tensor([[5, -1, 2, 3], [9, 2, 3, -1]])
+        return decoder.decode([(torch.ones(8, 100), told)], [told], [torch.zeros(8, 100)], steps=2)[0]
+
+    for old, new in ((0, 7), (7, 9)):
+        before, path = decoder(old), tmp_path / f"{old}.safetensors"
+        write_part(path, before, config(old), DEFAULT_SYMBOLS)
+        after = FlowDecoder(DiT(**config(new)["init_args"]["dit"]["init_args"]))
+        load_start(after, path)
+        torch.testing.assert_close(heard(after), heard(before))
+    with pytest.raises(UserError, match="must not have fewer"):
+        load_start(decoder(5), tmp_path / "7.safetensors")
 
 
 def lm(symbols: int = KNOWN) -> SpeechLM:

@@ -1,6 +1,7 @@
 """The acoustic decoder: tokens and a voice prompt -> frames, by flow matching, whole or chunk by chunk.
 
-Shapes: B batch, N tokens, T = frames_per_token * N frames, D numbers of a frame.
+Shapes: B batch, N tokens, T = frames_per_token * N frames, D numbers of a frame. Tokens are bare, (..., N), or come
+with the phonemes they say, (..., N, 4): see `tts.text.triphones`.
 """
 
 from collections.abc import Sequence
@@ -12,8 +13,9 @@ from torch import Tensor, nn
 from codec.nn.attention import KVCache
 from codec.nn.masks import chunk_causal_mask, length_mask
 from codec.spec import TokenSpec
-from tts.acoustic.dit import DiT, Modulation
+from tts.acoustic.dit import DiT, Modulation, with_context
 from tts.acoustic.flow import flow_loss, solve, time_grid
+from tts.text.triphones import CONTEXT, NOTHING
 
 STEPS, GUIDANCE = 8, 2.0
 """Defaults. Steps by the table in docs/speed.md. More guidance than the 0.7 usual for large models; a small one follows
@@ -56,11 +58,12 @@ class FlowDecoder(nn.Module):
         dit: the velocity network.
         drop: share of training utterances whose conditions are all dropped, for guidance
             (Ho & Salimans 2022, arXiv 2207.12598).
+        drop_phonemes: share of those that lose their phonemes only: speech without a text can then be made, too.
     """
 
-    def __init__(self, dit: DiT, *, drop: float = 0.2) -> None:
+    def __init__(self, dit: DiT, *, drop: float = 0.2, drop_phonemes: float = 0.15) -> None:
         super().__init__()
-        self.dit, self.drop = dit, drop
+        self.dit, self.drop, self.drop_phonemes = dit, drop, drop_phonemes
         self.register_buffer("mean", torch.zeros(self.spec.frames.dim))
         self.register_buffer("std", torch.ones(self.spec.frames.dim))
         self.mean: Tensor
@@ -78,6 +81,11 @@ class FlowDecoder(nn.Module):
     def unscale(self, x: Tensor) -> Tensor:
         """The inverse of `scale`."""
         return x * self.std + self.mean
+
+    def nothing(self, *shape: int) -> Tensor:
+        """Of a shape (..., N): no token and no phoneme, (..., N, 4)."""
+        row = torch.tensor([self.spec.codes, *[NOTHING] * CONTEXT], device=self.mean.device)
+        return row.repeat(*shape, 1)
 
     def mask(self, prompt_lens: Tensor, lens: Tensor, size: int, chunk: int | None) -> Tensor:
         """(B, 1, P, P) attention mask over `size` tokens: prompt first, then chunks of `chunk` tokens.
@@ -98,7 +106,7 @@ class FlowDecoder(nn.Module):
 
         Args:
             frames: (B, T, D), prompt then target then padding, unscaled.
-            tokens: (B, N).
+            tokens: (B, N) or (B, N, 4).
             prompt_lens, lens: (B,) tokens of the prompt, and of prompt and target together.
             chunk: tokens per chunk of the attention mask; None for one chunk.
         """
@@ -106,10 +114,15 @@ class FlowDecoder(nn.Module):
         clean = self.scale(frames)
         prompt = length_mask(prompt_lens, n)
         prompt_frames = prompt.repeat_interleave(per, dim=1)
-        dropped = torch.rand(len(tokens), device=tokens.device) < self.drop
+        tokens = with_context(tokens, 2)
+        dropped, unread = torch.rand(2, len(tokens), device=tokens.device) < torch.tensor(
+            [[self.drop], [self.drop_phonemes]], device=tokens.device
+        )
         speaker = self.dit.speaker(clean[:, : int(prompt_lens.max()) * per], prompt_lens * per)
         speaker = torch.where(dropped[:, None], self.dit.no_speaker.to(speaker.dtype), speaker)
-        tokens = tokens.masked_fill(dropped[:, None], self.spec.codes)
+        bare = with_context(tokens[..., 0], 2)
+        tokens = torch.where(unread[:, None, None], bare, tokens)
+        tokens = torch.where(dropped[:, None, None], self.nothing(1, n), tokens)
         given = clean.masked_fill(dropped[:, None, None], 0.0)
         mask = self.mask(prompt_lens, lens, n, chunk)
 
@@ -129,7 +142,7 @@ class FlowDecoder(nn.Module):
 
         Args:
             frames: (1, T, D) the prompt's frames, unscaled.
-            tokens: (1, N) its tokens.
+            tokens: (1, N) its tokens, or (1, N, 4).
             steps: solver steps of all later chunks.
             guidance: weight w of ``(1 + w) conditional - w unconditional``; 0 leaves the second out.
         """
@@ -139,21 +152,21 @@ class FlowDecoder(nn.Module):
     def start_all(
         self, prompts: Sequence[tuple[Tensor, Tensor]], *, steps: int = STEPS, guidance: float = GUIDANCE
     ) -> list[FlowState]:
-        """`start` for several voice prompts in one batch: frames (T, D) and tokens (N,) of each."""
+        """`start` for several voice prompts in one batch: frames (T, D) and tokens (N,) or (N, 4) of each."""
         device, per, count = self.mean.device, self.spec.frames_per_token, len(prompts)
         lens = torch.tensor([len(tokens) for _, tokens in prompts], device=device)
         size = int(lens.max())
-        ids = torch.full((count, size), self.spec.codes, device=device)
+        ids = self.nothing(count, size)
         clean = torch.zeros(count, size * per, self.spec.frames.dim, device=device)
         for i, (frames, tokens) in enumerate(prompts):
-            ids[i, : len(tokens)], clean[i, : len(frames)] = tokens, self.scale(frames)
+            ids[i, : len(tokens)], clean[i, : len(frames)] = with_context(tokens, 1), self.scale(frames)
         speaker = self.dit.speaker(clean, lens * per)
         if guidance:
             speaker = torch.cat([speaker, self.dit.no_speaker.expand(count, -1)])
             clean = torch.cat([clean, torch.zeros_like(clean)])
-            ids = torch.cat([ids, torch.full_like(ids, self.spec.codes)])
+            ids = torch.cat([ids, self.nothing(count, size)])
         copies = len(ids) // count
-        prompt = torch.ones_like(ids, dtype=torch.bool)
+        prompt = torch.ones(ids.shape[:2], dtype=torch.bool, device=device)
         # behind the prompts there is nothing yet; padding is cut off after, but must not be seen before
         mask = (
             self.mask(lens, lens, size, None).repeat(copies, 1, 1, 1) if bool((lens < size).any()) else None
@@ -173,16 +186,17 @@ class FlowDecoder(nn.Module):
 
     @torch.inference_mode()
     def decode_chunk(self, state: FlowState, tokens: Tensor, noise: Tensor) -> Tensor:
-        """The frames (1, T, D) of the next chunk of tokens (1, N); adds the chunk to the state.
+        """The frames (1, T, D) of the next chunk of tokens; adds the chunk to the state.
 
         Args:
             state: from `start`; changed in place.
-            tokens: (1, N).
+            tokens: (1, N) or (1, N, 4).
             noise: (1, T, D) standard normal, one frame for each to come.
         """
         rows = len(state.speaker)
-        tokens = torch.cat([tokens, torch.full_like(tokens, self.spec.codes)])[:rows]
-        prompt = torch.zeros_like(tokens, dtype=torch.bool)
+        n = tokens.shape[1]
+        tokens = torch.cat([with_context(tokens, 2), self.nothing(1, n)])[:rows]
+        prompt = torch.zeros(rows, n, dtype=torch.bool, device=tokens.device)
         content = self.dit.content(tokens, prompt=prompt, caches=state.caches[0])
 
         def velocity(x: Tensor, t: float, step: int) -> Tensor:
@@ -198,18 +212,19 @@ class FlowDecoder(nn.Module):
 
         Args:
             states: of each stream, all with the same steps and guidance; changed in place.
-            tokens: (B, N), chunks of equal length.
+            tokens: (B, N) or (B, N, 4), chunks of equal length.
             noise: (B, T, D) standard normal.
         """
         if len(states) == 1:
             return self.decode_chunk(states[0], tokens, noise)
         count, sides = len(states), len(states[0].speaker)
         rows = [(state, side) for side in range(sides) for state in states]
-        ids = torch.cat([tokens, torch.full_like(tokens, self.spec.codes)])[: len(rows)]
+        ids = torch.cat([with_context(tokens, 2), self.nothing(count, tokens.shape[1])])[: len(rows)]
+        prompt = torch.zeros(ids.shape[:2], dtype=torch.bool, device=ids.device)
         past = torch.tensor([state.length for state, _ in rows], device=tokens.device)
         longest, added = int(past.max()), tokens.shape[1] * self.dit.per_token
         seen = torch.arange(longest + added, device=tokens.device) >= longest - past[:, None]
-        content = self.dit.content(ids, prompt=torch.zeros_like(ids, dtype=torch.bool), past=past)
+        content = self.dit.content(ids, prompt=prompt, past=past)
 
         def velocity(x: Tensor, t: float, step: int) -> Tensor:
             layers = list(zip(*(state.caches[step] for state, _ in rows), strict=True))
@@ -248,7 +263,7 @@ class FlowDecoder(nn.Module):
         Args:
             prompts: of each row, frames (T, D) and tokens (N,), taken in once where rows share them; or what `start`
                 made of them, which stays as it is and spares that, too.
-            tokens: of each row, (N,).
+            tokens: of each row, (N,) or (N, 4).
             noise: of each row, (T, D) standard normal.
             steps, guidance: as in `start`, and as in the states where those are given.
             chunk: tokens per chunk; None for one chunk, which hears the whole utterance.
@@ -279,18 +294,19 @@ class FlowDecoder(nn.Module):
         device, per = self.mean.device, self.spec.frames_per_token
         lens, count = torch.tensor([len(row) for row in tokens], device=device), len(tokens)
         size = int(lens.max())
-        ids = torch.full((count, size), self.spec.codes, device=device)
+        ids = self.nothing(count, size)
         x = torch.zeros(count, size * per, self.spec.frames.dim, device=device)
         for i, (row, row_noise) in enumerate(zip(tokens, noise, strict=True)):
-            ids[i, : len(row)], x[i, : len(row_noise)] = row, row_noise
+            ids[i, : len(row)], x[i, : len(row_noise)] = with_context(row, 1), row_noise
         # the rows with their conditions, then the same rows without
         sides = [(state, side) for side in range(len(states[0].speaker)) for state in states]
         copies = len(sides) // count
         if copies == 2:
-            ids = torch.cat([ids, torch.full_like(ids, self.spec.codes)])
+            ids = torch.cat([ids, self.nothing(count, size)])
+        prompt = torch.zeros(ids.shape[:2], dtype=torch.bool, device=device)
         past = torch.tensor([state.length for state, _ in sides], device=device)
         mask = self._mask_behind(past, lens.repeat(copies), size, chunk)
-        content = self.dit.content(ids, prompt=torch.zeros_like(ids, dtype=torch.bool), past=past)
+        content = self.dit.content(ids, prompt=prompt, past=past)
 
         def velocity(x: Tensor, t: float, step: int) -> Tensor:
             layers = zip(*(state.caches[step] for state, _ in sides), strict=True)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from codec.nn.attention import Attention, KVCache, SwiGLU, rope
 from codec.nn.masks import length_mask
 from codec.spec import TokenSpec
+from tts.text.triphones import CONTEXT, NOTHING
 
 
 class TimeEmbedding(nn.Module):
@@ -121,6 +122,13 @@ class Block(nn.Module):
         return h if self.dtype is None else h.to(self.dtype)
 
 
+def with_context(tokens: Tensor, dims: int) -> Tensor:
+    """Bare tokens, of so many dimensions, with a last one more: each token, and no phonemes. Others as they are."""
+    if tokens.ndim > dims:
+        return tokens
+    return F.pad(tokens[..., None], (0, CONTEXT), value=NOTHING)
+
+
 class DiT(nn.Module):
     """Noisy frames, tokens and a voice prompt -> velocity.
 
@@ -128,6 +136,7 @@ class DiT(nn.Module):
         spec: grid of tokens and frames.
         dim, layers, heads, hidden: sizes.
         patch: frames per position; divides the frames per token. 2 halves the cost at no loss we could measure.
+        symbols: size of the phoneme table; 0 for a decoder that knows tokens only.
     """
 
     def __init__(
@@ -139,6 +148,7 @@ class DiT(nn.Module):
         heads: int = 5,
         hidden: int = 864,
         patch: int = 2,
+        symbols: int = 0,
     ) -> None:
         super().__init__()
         self.spec = spec or TokenSpec()
@@ -150,7 +160,10 @@ class DiT(nn.Module):
         self.per_token = self.spec.frames_per_token // patch
         width = patch * self.spec.frames.dim
         self.frames_in = nn.Linear(width, dim)
+        self.symbols = symbols
         self.tokens_in = nn.Embedding(self.spec.codes + 1, dim)  # the last row stands for "no token"
+        # a phoneme has a row for each place in the triphone; the first rows stand for "no phoneme"
+        self.phonemes_in = nn.Embedding(CONTEXT * (symbols + 1), dim) if symbols else None
         self.place = nn.Parameter(torch.randn(self.per_token, dim) * 0.02)
         self.is_prompt = nn.Parameter(torch.randn(dim) * 0.02)
         self.token_mix = nn.Sequential(nn.Linear(dim, dim), nn.SiLU(), nn.Linear(dim, dim))
@@ -165,6 +178,10 @@ class DiT(nn.Module):
             nn.init.zeros_(zeroed.weight)
             nn.init.zeros_(zeroed.bias)
         nn.init.normal_(self.tokens_in.weight, std=0.5)
+        if (
+            self.phonemes_in is not None
+        ):  # they say nothing yet: a decoder that knew tokens only goes on as it was
+            nn.init.zeros_(self.phonemes_in.weight)
 
     def lower(self, dtype: torch.dtype) -> None:
         """Turn the blocks' matrices, most of the work, into another dtype, to run and not to train."""
@@ -187,7 +204,11 @@ class DiT(nn.Module):
         past: Tensor | None = None,
     ) -> Content:
         """What `forward` makes of its arguments of these names, the same at every time."""
-        x = self.tokens_in(tokens) + self.is_prompt * prompt[..., None]
+        tokens = with_context(tokens, 2)
+        x = self.tokens_in(tokens[..., 0]) + self.is_prompt * prompt[..., None]
+        if self.phonemes_in is not None:
+            places = torch.arange(CONTEXT, device=x.device)
+            x = x + self.phonemes_in(CONTEXT * (tokens[..., 1:] - NOTHING) + places).sum(-2)
         x = repeat(x, "b n d -> b (n k) d", k=self.per_token)
         x = self.token_mix(x + self.place.repeat(tokens.shape[1], 1))
         positions = torch.arange(x.shape[1], device=x.device)
@@ -219,7 +240,8 @@ class DiT(nn.Module):
         Args:
             frames: scaled; clean where `prompt`, noisy elsewhere. T = frames_per_token * N.
             t: (B,) times; or what `modulation` made of them and of the speaker.
-            tokens: (B, N); `spec.codes` for "no token". Or what `content` made of them, prompt and positions.
+            tokens: (B, N), or (B, N, 4) with their phonemes, see `tts.text.triphones.told`; `spec.codes` for "no
+                token". Or what `content` made of them, prompt and positions.
             speaker: (B, dim), from `self.speaker` or `self.no_speaker`; not needed beside a `Modulation`.
             prompt: (B, N) bool, True for the tokens of the voice prompt; not needed beside a `Content`.
             mask: bool, broadcastable to (B, heads, P, P), True where a position may look; None for everywhere.

@@ -49,7 +49,7 @@ class Acoustic(Section):
         def plain() -> dict[str, float]:
             pieces = reference.full_prefix(
                 decoder,
-                (voice.frames, voice.tokens),
+                (voice.frames, voice.told(tts.model.symbols)),
                 tokens,
                 noise,
                 steps=settings.steps,

@@ -20,6 +20,7 @@ from torch import Tensor
 from codec.errors import UserError
 from codec.vocoders.stream import Respacing, Vocoding
 from tts.acoustic.decoder import FlowDecoder
+from tts.acoustic.dit import with_context
 from tts.acoustic.flow import solve
 from tts.lm.model import Aligned, Request, SpeechLM
 from tts.pipeline import CHUNK, TTS, Settings, draw_seed
@@ -183,25 +184,28 @@ def plain_flow(
 
     Args:
         decoder: the model.
-        prompts: of each row, frames (T, D) and tokens (N,).
-        tokens, noise: of each row, (N,) and (T, D).
+        prompts: of each row, frames (T, D) and tokens (N,) or (N, 4).
+        tokens, noise: of each row, (N,) or (N, 4) and (T, D).
         steps, guidance, chunk: as `FlowDecoder.decode` takes them.
     """
-    per, dim, none = decoder.spec.frames_per_token, decoder.spec.frames.dim, decoder.spec.codes
+    per, dim = decoder.spec.frames_per_token, decoder.spec.frames.dim
     prompt_lens = torch.tensor([len(prompt) for _, prompt in prompts])
     lens = prompt_lens + torch.tensor([len(row) for row in tokens])
     count, size = len(tokens), int(lens.max())
-    ids = torch.full((count, size), none)
+    ids = decoder.nothing(count, size)
     clean, x = torch.zeros(2, count, size * per, dim).unbind()
     for i, ((frames, prompt), row, start) in enumerate(zip(prompts, tokens, noise, strict=True)):
         first, last = len(prompt), len(prompt) + len(row)
-        ids[i, :first], ids[i, first:last] = prompt, row
+        ids[i, :first], ids[i, first:last] = with_context(prompt, 1), with_context(row, 1)
         clean[i, : first * per], x[i, first * per : last * per] = decoder.scale(frames), start
     speaker = decoder.dit.speaker(clean[:, : int(prompt_lens.max()) * per], prompt_lens * per)
     prompt = torch.arange(size) < prompt_lens[:, None]
     mask = decoder.mask(prompt_lens, lens, size, chunk)
     if guidance:
-        ids, clean = torch.cat([ids, torch.full_like(ids, none)]), torch.cat([clean, torch.zeros_like(clean)])
+        ids, clean = (
+            torch.cat([ids, decoder.nothing(count, size)]),
+            torch.cat([clean, torch.zeros_like(clean)]),
+        )
         speaker = torch.cat([speaker, decoder.dit.no_speaker.expand(count, -1)])
         prompt, mask = torch.cat([prompt, prompt]), torch.cat([mask, mask])
     given = prompt.repeat_interleave(per, dim=1)[..., None]
@@ -231,8 +235,8 @@ def full_prefix(
 
     Args:
         decoder: the model.
-        prompt: frames (T, D) and tokens (N,).
-        tokens, noise: (N,) and (T, D).
+        prompt: frames (T, D) and tokens (N,) or (N, 4).
+        tokens, noise: (N,) or (N, 4) and (T, D).
         steps, guidance: of the solver.
         chunk: tokens.
     """
@@ -266,8 +270,8 @@ def decode(tts: TTS, voice: Voice, batch: Sequence[Spoken], settings: Settings) 
     """The frames (T, D) of a batch of sentences, each in one chunk."""
     return plain_flow(
         tts.model.acoustic,
-        [(voice.frames, voice.tokens)] * len(batch),
-        [torch.tensor(one.written.tokens) for one in batch],
+        [(voice.frames, voice.told(tts.model.symbols))] * len(batch),
+        [one.written.told(tts.model.symbols) for one in batch],
         [noise_for(tts, len(one.written.tokens), settings.seed, one.number) for one in batch],
         steps=settings.steps,
         guidance=settings.guidance,
@@ -311,10 +315,10 @@ def _stream_sentence(
     heard: Callable[[Tensor], None],
 ) -> None:
     lm, size = tts.model.lm, settings.chunk or CHUNK
-    tokens = torch.tensor(one.written.tokens)
+    tokens = one.written.told(tts.model.symbols)
     pieces = full_prefix(
         tts.model.acoustic,
-        (voice.frames, voice.tokens),
+        (voice.frames, voice.told(tts.model.symbols)),
         tokens,
         noise_for(tts, len(tokens), settings.seed, one.number),
         steps=settings.steps,

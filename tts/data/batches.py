@@ -46,7 +46,7 @@ class AcousticBatch(NamedTuple):
 
     Attributes:
         frames: (B, frames_per_token * N, D) float32, padded with the frames' floor.
-        tokens: (B, N) int64, padded with 0.
+        tokens: (B, N, 4) int64, each with its phonemes, see `tts.text.triphones.told`; padded with 0.
         prompt_lens: (B,) int64, tokens of the prompt at the head.
         lens: (B,) int64, tokens of prompt and target together.
         speakers: (B,) int64, numbers of the speakers in the dataset.

@@ -24,10 +24,12 @@ from torch.utils.data import Dataset
 from codec.spec import FrameSpec, TokenSpec
 from tts.data.batches import IGNORE, AcousticBatch, LMBatch, TokenizerBatch, VocoderBatch
 from tts.text.symbols import DEFAULT_SYMBOLS, SymbolTable
+from tts.text.triphones import told
 
 FRAMES, TOKENS = FrameSpec(), TokenSpec()
 
 Groups = list[tuple[int, ...]]
+Told = list[tuple[int, ...]]
 Layout = Callable[[Groups, list[int], list[int]], tuple[list[int], list[int]]]
 Floats = npt.NDArray[np.float32]
 
@@ -161,22 +163,18 @@ class LMDataset(SpeechDataset):
     def utterance(self, cut: Cut) -> tuple[Groups, list[int], list[int]]:
         """Phoneme groups, tokens, and tokens per group, with the prompt's first where one is drawn."""
         draws = self.draws(cut)
-        groups, tokens, durations = self._aligned(cut)
+        groups, tokens, durations = aligned(cut, self.symbols)
         prompt = self.another(cut, draws) if draws.random() < self.p_prompt else None
         if prompt is None or prompt.duration > self.max_prompt:
             return groups, tokens, durations
-        first, first_tokens, first_durations = self._aligned(prompt)
+        first, first_tokens, first_durations = aligned(prompt, self.symbols)
         if draws.random() < self.p_strip:
             first, first_durations = strip(first, first_durations, self.symbols)
         return first + groups, first_tokens + tokens, first_durations + durations
 
-    def _aligned(self, cut: Cut) -> tuple[Groups, list[int], list[int]]:
-        groups = self.symbols.groups(self.symbols.encode(phonemes_of(cut)))
-        return groups, cut.custom["tokens"], cut.custom["durations"]
-
 
 class AcousticDataset(SpeechDataset):
-    """Frames and tokens to learn the flow from: a voice prompt, then the target.
+    """Frames, and tokens with their phonemes, to learn the flow from: a voice prompt, then the target.
 
     The prompt is the head of the same utterance, or a piece of another one of the same speaker: a flow that
     only ever saw the first kind would learn to copy the room and not the voice.
@@ -194,6 +192,7 @@ class AcousticDataset(SpeechDataset):
         cuts: CutSet,
         *,
         spec: TokenSpec = TOKENS,
+        symbols: SymbolTable | None = None,
         p_cross: float = 0.5,
         min_prompt: float = 1.0,
         max_prompt: float = 5.0,
@@ -202,6 +201,7 @@ class AcousticDataset(SpeechDataset):
     ) -> None:
         super().__init__(cuts, seed=seed)
         self.spec = spec
+        self.symbols = symbols or DEFAULT_SYMBOLS
         self.p_cross = p_cross
         self.min_prompt = max(1, round(min_prompt * spec.rate))
         self.max_prompt = max(1, round(max_prompt * spec.rate))
@@ -214,8 +214,8 @@ class AcousticDataset(SpeechDataset):
         prompt_lens = torch.tensor([prompt_len for _, _, prompt_len in examples])
         return AcousticBatch(frames, tokens, prompt_lens, lens, self.speaker_numbers(cuts))
 
-    def example(self, cut: Cut) -> tuple[Floats, list[int], int]:
-        """Frames, tokens, and how many of the tokens are prompt."""
+    def example(self, cut: Cut) -> tuple[Floats, Told, int]:
+        """Frames, tokens with their phonemes, and how many of the tokens are prompt."""
         draws = self.draws(cut)
         other = self.another(cut, draws) if draws.random() < self.p_cross else None
         wanted = draws.randint(self.min_prompt, self.max_prompt)
@@ -227,9 +227,10 @@ class AcousticDataset(SpeechDataset):
         target_frames, target_tokens = self._piece(cut, self.max_target, draws)
         return np.concatenate([frames, target_frames]), tokens + target_tokens, len(tokens)
 
-    def _piece(self, cut: Cut, count: int, draws: random.Random) -> tuple[Floats, list[int]]:
+    def _piece(self, cut: Cut, count: int, draws: random.Random) -> tuple[Floats, Told]:
         """At most ``count`` tokens from a random place, and their frames."""
-        tokens: list[int] = cut.custom["tokens"]
+        groups, codes, durations = aligned(cut, self.symbols)
+        tokens = told(codes, groups, durations, self.symbols)
         start = draws.randint(0, max(0, len(tokens) - count))
         tokens = tokens[start : start + count]
         each = self.spec.frames_per_token
@@ -273,6 +274,12 @@ def frames_of(cut: Cut, start: int = 0, end: int | None = None) -> Floats:
 def phonemes_of(cut: Cut) -> str:
     phonemes: str = cut.supervisions[0].custom["phonemes"]
     return phonemes
+
+
+def aligned(cut: Cut, symbols: SymbolTable) -> tuple[Groups, list[int], list[int]]:
+    """Phoneme groups of a cut, its tokens, and tokens per group."""
+    groups = symbols.groups(symbols.encode(phonemes_of(cut)))
+    return groups, cut.custom["tokens"], cut.custom["durations"]
 
 
 def speaker_of(cut: Cut) -> str:

@@ -1,7 +1,8 @@
 """The sounds to measure: the model's, and the oracles', which leave out part of the chain.
 
     text       text and prompt, the whole chain, as `TTS.synthesize` speaks it
-    tokens     the reference's own tokens and the prompt: acoustic decoder and vocoder
+    tokens     the reference's own tokens, the text's phonemes aligned to them, and the prompt: acoustic decoder and
+               vocoder
     vocoder    the reference's own frames: the vocoder alone
     recording  the reference itself
 
@@ -29,7 +30,7 @@ from tts.evaluate.sample import Made
 from tts.lm.model import Aligned, Bounds
 from tts.pipeline import PIECE, TTS, Clock, Job, Sentence, Settings, draw_seed, joined, split_at_pauses
 from tts.text import Frontend, Utterance
-from tts.voice import LOUDNESS, Voice, read_speech
+from tts.voice import LOUDNESS, Voice, group_durations, read_speech
 
 TEXT, TOKENS, VOCODER, RECORDING = ROWS = ("text", "tokens", "vocoder", "recording")
 PARTS = ("text", "lm", "check", "acoustic", "vocoder")
@@ -120,7 +121,7 @@ class Chain:
         pieces = split_at_pauses(self._reference(case), self.rate, PIECE)
         tokens = [self.tts._tokens(piece) for piece in pieces]
         clock, wavs = clock_of(self.tts), list[Tensor]()
-        for n, one in enumerate(tokens):
+        for n, one in enumerate(self._told(case, tokens)):
             with clock("acoustic"):
                 frames = self.tts._frames(
                     [one], [self._of(case).voice], self.settings, seeds=[number(case, n)]
@@ -128,6 +129,17 @@ class Chain:
             with clock("vocoder"):
                 wavs.append(self.tts.vocode(frames[0]))
         return self._sound(case, join(wavs, self.rate, pause=0.0), clock.parts, tokens)
+
+    def _told(self, case: Case, pieces: Sequence[Tensor]) -> Sequence[Tensor]:
+        """A recording's tokens (N,) with its text's phonemes, (N, 4), as the LM's come; bare where those do not fit."""
+        groups = self.symbols.groups([i for one in self._sentences(case) for i in one.ids])
+        whole = torch.cat(list(pieces))
+        try:
+            durations = group_durations(self.tts.model, whole, groups)
+        except UserError:
+            return pieces
+        told = Aligned(groups, whole.tolist(), durations).told(self.symbols).to(whole.device)
+        return told.split([len(piece) for piece in pieces])
 
     def _vocoder(self, case: Case) -> Sound:
         frames = self.tts.model.features(self._reference(case)[None].to(self.tts.device))[0]

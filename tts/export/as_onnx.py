@@ -31,6 +31,7 @@ from tts.acoustic.dit import Block
 from tts.checkpoint import Model
 from tts.export import graphs
 from tts.export.note import Note
+from tts.text.triphones import CONTEXT
 
 OPSET = 18
 CHAIN = "chain.json"
@@ -129,7 +130,7 @@ def graphs_of(model: Model) -> Iterator[Graph]:
     step = {
         "frames": frames,
         "time": torch.tensor([0.25, 0.5]),
-        "tokens": tokens,
+        "tokens": torch.cat([tokens[..., None], torch.randint(-1, 9, (b, n, CONTEXT))], dim=-1),
         "speaker": torch.randn(b, len(acoustic.dit.no_speaker)),
         "prompt": torch.zeros(b, n, dtype=torch.bool),
         "past": past,

@@ -99,7 +99,7 @@ class FlowStep(nn.Module):
     def forward(
         self, frames: Tensor, time: Tensor, tokens: Tensor, speaker: Tensor, prompt: Tensor, past: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Scaled frames (B, T, D), times (B,), tokens (B, N), speakers (B, dim), prompt (B, N) bool, past
+        """Scaled frames (B, T, D), times (B,), tokens (B, N, 4), speakers (B, dim), prompt (B, N) bool, past
         (S, L, 2, B, H, K) -> velocity (B, T, D), new (P, L, 2, B, H, K)."""
         caches = [_Past(past, layer) for layer in range(len(self.dit.blocks))]
         velocity = self.dit(frames, time, tokens, speaker, prompt=prompt, caches=caches)

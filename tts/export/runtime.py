@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from codec.errors import UserError
+from tts.text.triphones import CONTEXT, NOTHING
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -107,23 +108,23 @@ class OnnxChain:
         return log_probs
 
     def start(self, frames: Floats, tokens: Ints, *, steps: int, guidance: float) -> State:
-        """Take in a voice prompt, frames (T, D) and tokens (N,), once; see `FlowDecoder.start`."""
+        """Take in a voice prompt, frames (T, D) and tokens (N,) or (N, 4), once; see `FlowDecoder.start`."""
         speaker = self.run("speaker", frames[None], np.array([len(frames)]))[0]
-        clean, ids = ((frames - self._mean) / self._std)[None], tokens[None]
+        clean, ids = ((frames - self._mean) / self._std)[None], told(tokens)[None]
         if guidance:
             speaker = np.concatenate([speaker, self._no_speaker[None]])
             clean = np.concatenate([clean, np.zeros_like(clean)])
-            ids = np.concatenate([ids, np.full_like(ids, self.codes)])
+            ids = np.concatenate([ids, self._nothing(ids)])
         layers, two, heads, size = self._cache
         empty = np.zeros((0, layers, two, len(ids), heads, size), np.float32)
         pasts = []
         for time in times(steps)[:-1]:
-            at, prompt = np.full(len(ids), time, np.float32), np.ones(ids.shape, bool)
+            at, prompt = np.full(len(ids), time, np.float32), np.ones(ids.shape[:2], bool)
             pasts.append(self.run("flow_step", clean, at, ids, speaker, prompt, empty)[1])
         return State(pasts, speaker, guidance)
 
     def decode(self, state: State, tokens: Ints, noise: Floats, *, keep: bool = False) -> Floats:
-        """Tokens (N,) and standard normal noise (T, D) -> frames (T, D).
+        """Tokens (N,), or (N, 4) with their phonemes, and standard normal noise (T, D) -> frames (T, D).
 
         Args:
             state: from `start`.
@@ -131,8 +132,9 @@ class OnnxChain:
             keep: add the chunk to the state, for those to come.
         """
         rows = len(state.speaker)
-        ids = np.stack([tokens, np.full_like(tokens, self.codes)])[:rows]
-        prompt, x = np.zeros(ids.shape, bool), noise[None].astype(np.float32)
+        row = told(tokens)[None]
+        ids = np.concatenate([row, self._nothing(row)])[:rows]
+        prompt, x = np.zeros(ids.shape[:2], bool), noise[None].astype(np.float32)
         for step, (time, following) in enumerate(pairwise(times(len(state.pasts)))):
             at, both = np.full(rows, time, np.float32), np.repeat(x, rows, 0)
             past = state.pasts[step]
@@ -145,10 +147,21 @@ class OnnxChain:
         frames: Floats = x[0] * self._std + self._mean
         return frames
 
+    def _nothing(self, ids: Ints) -> Ints:
+        """Of the shape of ids (1, N, 4): no token and no phoneme."""
+        return np.where(np.arange(ids.shape[-1]) == 0, self.codes, NOTHING) + np.zeros_like(ids)
+
     def vocode(self, frames: Floats) -> Floats:
         """Frames (T, D) -> waveform (samples,)."""
         wav: Floats = self.run("vocoder", frames[None])[0][0]
         return wav
+
+
+def told(tokens: Ints) -> Ints:
+    """(N, 4) as the graphs take them, see `tts.text.triphones.told`; bare tokens (N,) tell no phonemes."""
+    if tokens.ndim == 2:
+        return tokens
+    return np.pad(tokens[:, None], ((0, 0), (0, CONTEXT)), constant_values=NOTHING)
 
 
 def times(steps: int) -> Sequence[float]:

@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from tts.lm.layout import IGNORE, Groups, Layout
 from tts.lm.llama import Llama, LlamaConfig
 from tts.lm.sampling import Sampling, draw
+from tts.text.symbols import SymbolTable
+from tts.text.triphones import CONTEXT, told
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,11 @@ class Aligned:
     groups: Groups = ()
     tokens: Sequence[int] = ()
     durations: Sequence[int] = ()
+
+    def told(self, symbols: SymbolTable) -> Tensor:
+        """(N, 4) int64, what the acoustic decoder is told: each token with its phonemes."""
+        rows = told(self.tokens, self.groups, self.durations, symbols)
+        return torch.tensor(rows, dtype=torch.int64).view(-1, 1 + CONTEXT)
 
 
 class Request(NamedTuple):

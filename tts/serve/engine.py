@@ -65,11 +65,12 @@ Event = Sound | Ended
 
 @dataclass(eq=False)
 class _Sentence:
-    """A sentence of a request: what the LM wrote of it, and how much of that is sound already."""
+    """A sentence of a request: what the LM wrote of it, each token's group, and how much is sound already."""
 
     utterance: Utterance
     number: int
     tokens: list[int] = field(default_factory=list)
+    groups: list[int] = field(default_factory=list)
     durations: list[int] = field(default_factory=list)
     group: int = 0
     ended: bool = False
@@ -80,6 +81,7 @@ class _Sentence:
         """What the LM did."""
         if step.token is not None:
             self.tokens.append(step.token)
+            self.groups.append(step.group)
             self.durations[step.group] += 1
         self.group, self.ended = step.group, step.done
 
@@ -136,6 +138,7 @@ class _Piece(NamedTuple):
     job: Job
     sentence: _Sentence | None = None
     tokens: tuple[int, ...] = ()
+    groups: tuple[int, ...] = ()
     durations: tuple[int, ...] = ()
     group: int = 0
     last: bool = False
@@ -233,9 +236,10 @@ class Engine:
             self._admit()
 
     def cancel(self, job: Job) -> None:
-        """Forget a request, wherever it is; its place is free at once. Nothing where it has ended."""
+        """Forget a request, wherever it is; its place is free at once. Nothing where it has ended or was refused."""
         with self._changed:
-            self._end(job, None)
+            if job in self._active or job in self._waiting:
+                self._end(job, None)
 
     # ------------------------------------------------------------------------------------ with the lock held
 
@@ -374,7 +378,8 @@ class Engine:
         upto = one.made + count
         last = one.ended and upto == len(one.tokens)
         group = len(one.durations) if last else one.group
-        return _Piece(job, one, tuple(one.tokens[one.made : upto]), tuple(one.durations), group, last)
+        tokens, groups = one.tokens[one.made : upto], one.groups[one.made : upto]
+        return _Piece(job, one, tuple(tokens), tuple(groups), tuple(one.durations), group, last)
 
     def _make(self, pieces: list[_Piece]) -> None:
         if pieces[0].sentence is None:
@@ -384,9 +389,15 @@ class Engine:
             finally:
                 self._preparing = False
             return
-        tokens = torch.tensor([piece.tokens for piece in pieces], device=self.tts.device)
         streams = [self._stream(piece.job, piece.sentence) for piece in pieces if piece.sentence]
         noise = torch.stack([one.noise(len(pieces[0].tokens)) for one in streams])
+        tokens = torch.tensor(
+            [
+                list(map(stream.told, piece.tokens, piece.groups))
+                for stream, piece in zip(streams, pieces, strict=True)
+            ],
+            device=self.tts.device,
+        )
         states = [one.state for one in streams]
         made = self.tts.model.acoustic.decode_chunks(states, tokens, noise)
         self.counts.chunk_batches += 1

@@ -163,8 +163,9 @@ def start_arguments(stage: str, part: Path) -> list[str]:
         UserError: no such part.
     """
     config = read_part(part)[1]["config"]
-    if "symbols" in config["init_args"]:
-        config["init_args"]["symbols"] = len(DEFAULT_SYMBOLS)
+    for known in (config["init_args"], config["init_args"].get("dit", {}).get("init_args", {})):
+        if known.get("symbols"):
+            known["symbols"] = len(DEFAULT_SYMBOLS)
     return [f"--model.init_args.{stage}={json.dumps(config)}", f"--model.init_args.start={part.resolve()}"]
 
 
@@ -254,10 +255,9 @@ def check_configs(configs: Mapping[str, Any], symbols: SymbolTable) -> None:
             f"lm.yaml and tokenizer.yaml do not fit together: {layout.symbols} symbols and {layout.codes} codes, "
             f"against {tokenizer.symbols} and {tokenizer.spec.codes}"
         )
-    if tokenizer.symbols != len(symbols):
-        raise SpecError(
-            f"tokenizer.yaml has {tokenizer.symbols} symbols, the phoneme table has {len(symbols)}"
-        )
+    for stage, known in (("tokenizer", tokenizer.symbols), ("acoustic", parts["acoustic"].dit.symbols)):
+        if known != len(symbols) and not (stage == "acoustic" and not known):
+            raise SpecError(f"{stage}.yaml has {known} symbols, the phoneme table has {len(symbols)}")
 
 
 def export(

@@ -7,11 +7,13 @@ from torch import Tensor, nn
 
 from codec.errors import UserError
 from codec.tokenizer.model import Tokenizer
+from tts.acoustic.decoder import FlowDecoder
 from tts.checkpoint import read_part
 from tts.lm.model import SpeechLM
 from tts.text.symbols import DEFAULT_SYMBOLS
 
 State = dict[str, Tensor]
+PHONEMES = "dit.phonemes_in.weight"
 NEVER = -10.0  # logit of a symbol that nothing has been learnt of
 
 
@@ -40,6 +42,8 @@ def load_start(model: nn.Module, path: Path, table: list[str] | None = None) -> 
         if new[: len(old)] != old:
             raise UserError(f"start {path}: its phoneme table is no beginning of the present one; train anew")
         state = extended(model, state, len(old))
+    elif isinstance(model, FlowDecoder) and model.dit.symbols:
+        state = told_more(model, state)
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
@@ -47,6 +51,20 @@ def load_start(model: nn.Module, path: Path, table: list[str] | None = None) -> 
         raise UserError(
             f"start {path}: of other sizes than the config's, which must be the same: {difference}"
         ) from error
+
+
+def told_more(model: FlowDecoder, state: State) -> State:
+    """The state of a decoder that was told fewer phonemes than `model` is, or none: what is new says nothing yet.
+
+    Raises:
+        UserError: it was told more.
+    """
+    rows = model.state_dict()[PHONEMES].clone()
+    known = state.get(PHONEMES, rows[:0])
+    if len(known) > len(rows):
+        raise UserError("start: a decoder of more symbols than the config's; it must not have fewer")
+    rows[: len(known)] = known
+    return state | {PHONEMES: rows}
 
 
 def extended(model: SpeechLM | Tokenizer, state: State, symbols: int) -> State:
