@@ -22,7 +22,7 @@ SYMBOLS = 5
 def lively(patch: int = 2, *, drop: float = 0.2, drop_phonemes: float = 0.0) -> FlowDecoder:
     """A small decoder whose layers that start at zero do not, so that everything matters to the output."""
     dit = DiT(SPEC, dim=32, layers=2, heads=2, hidden=48, patch=patch, symbols=SYMBOLS)
-    decoder = FlowDecoder(dit, drop=drop, drop_phonemes=drop_phonemes).eval()
+    decoder = FlowDecoder(dit, drop=drop, drop_phonemes=drop_phonemes, drop_tokens=0.0).eval()
     assert dit.phonemes_in is not None
     nn.init.normal_(dit.phonemes_in.weight, std=0.5)
     for layer in (dit.modulate, dit.final, dit.frames_out):
@@ -320,7 +320,7 @@ def test_loss_is_the_flow_loss_of_the_target_given_a_clean_prompt(drop: float, u
     torch.manual_seed(3)
     loss = decoder.loss(frames, tokens, prompt_lens, lens, chunk=2)
     torch.manual_seed(3)
-    torch.rand(2, 2)  # which rows are dropped, which lose their phonemes
+    torch.rand(3, 2), torch.rand(2, 1), torch.rand(2, 8)  # which rows are dropped, and what else may be
     torch.testing.assert_close(loss, flow_loss(velocity, clean, keep))
 
 

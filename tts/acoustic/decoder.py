@@ -58,12 +58,17 @@ class FlowDecoder(nn.Module):
         dit: the velocity network.
         drop: share of training utterances whose conditions are all dropped, for guidance
             (Ho & Salimans 2022, arXiv 2207.12598).
-        drop_phonemes: share of those that lose their phonemes only: speech without a text can then be made, too.
+        drop_phonemes: share that loses its phonemes only: speech without a text can then be made, too.
+        drop_tokens: share that loses some of its tokens only: else the phonemes, which matter in one token of ten,
+            are learnt too late.
     """
 
-    def __init__(self, dit: DiT, *, drop: float = 0.2, drop_phonemes: float = 0.15) -> None:
+    def __init__(
+        self, dit: DiT, *, drop: float = 0.2, drop_phonemes: float = 0.15, drop_tokens: float = 0.5
+    ) -> None:
         super().__init__()
         self.dit, self.drop, self.drop_phonemes = dit, drop, drop_phonemes
+        self.drop_tokens = drop_tokens if dit.symbols else 0.0
         self.register_buffer("mean", torch.zeros(self.spec.frames.dim))
         self.register_buffer("std", torch.ones(self.spec.frames.dim))
         self.mean: Tensor
@@ -115,13 +120,12 @@ class FlowDecoder(nn.Module):
         prompt = length_mask(prompt_lens, n)
         prompt_frames = prompt.repeat_interleave(per, dim=1)
         tokens = with_context(tokens, 2)
-        dropped, unread = torch.rand(2, len(tokens), device=tokens.device) < torch.tensor(
-            [[self.drop], [self.drop_phonemes]], device=tokens.device
-        )
+        rates = torch.tensor([self.drop, self.drop_phonemes, self.drop_tokens], device=tokens.device)
+        dropped, unread, gappy = torch.rand(3, len(tokens), device=tokens.device) < rates[:, None]
         speaker = self.dit.speaker(clean[:, : int(prompt_lens.max()) * per], prompt_lens * per)
         speaker = torch.where(dropped[:, None], self.dit.no_speaker.to(speaker.dtype), speaker)
         bare = with_context(tokens[..., 0], 2)
-        tokens = torch.where(unread[:, None, None], bare, tokens)
+        tokens = torch.where(unread[:, None, None], bare, _with_gaps(tokens, gappy, self.spec.codes))
         tokens = torch.where(dropped[:, None, None], self.nothing(1, n), tokens)
         given = clean.masked_fill(dropped[:, None, None], 0.0)
         mask = self.mask(prompt_lens, lens, n, chunk)
@@ -344,6 +348,16 @@ def of_like_length(lens: Sequence[int], waste: float = WASTE) -> list[list[int]]
             groups.append([i])
             total = lens[i]
     return groups
+
+
+def _with_gaps(tokens: Tensor, rows: Tensor, none: int) -> Tensor:
+    """Tokens (B, N, 4) of which the rows (B,) bool have lost some, each row another share; the phonemes stay."""
+    share, draws = (
+        torch.rand(len(tokens), 1, device=tokens.device),
+        torch.rand(tokens.shape[:2], device=tokens.device),
+    )
+    lost = (draws < share) & rows[:, None]
+    return torch.cat([tokens[..., :1].masked_fill(lost[..., None], none), tokens[..., 1:]], dim=-1)
 
 
 def _modulation(rows: Sequence[tuple[FlowState, int]], step: int) -> Modulation:
