@@ -139,7 +139,8 @@ class Chain:
         except UserError:
             return pieces
         told = Aligned(groups, whole.tolist(), durations).told(self.symbols).to(whole.device)
-        return told.split([len(piece) for piece in pieces])
+        split: tuple[Tensor, ...] = told.split([len(piece) for piece in pieces])
+        return split
 
     def _vocoder(self, case: Case) -> Sound:
         frames = self.tts.model.features(self._reference(case)[None].to(self.tts.device))[0]

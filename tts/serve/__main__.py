@@ -64,6 +64,7 @@ def _run(args: argparse.Namespace) -> None:
 
         from tts.serve.app import Options, create_app
         from tts.serve.engine import Engine
+        from tts.serve.guard import read_key
     except ModuleNotFoundError as error:
         raise UserError(f"{error.name} is missing; install it with: pip install -e '.[serve]'") from error
     from tts.pipeline import TTS
@@ -79,7 +80,7 @@ def _run(args: argparse.Namespace) -> None:
     )
     options = Options(
         model="embedded" if args.model is None else Path(args.model).resolve().name,
-        api_key=None if args.api_key_file is None else _key(args.api_key_file),
+        api_key=None if args.api_key_file is None else read_key(args.api_key_file),
         max_chars=args.max_chars,
         max_upload=args.max_upload * 2**20,
         timeout=args.timeout,
@@ -96,13 +97,6 @@ def _run(args: argparse.Namespace) -> None:
         timeout_graceful_shutdown=args.drain,
         server_header=False,
     )
-
-
-def _key(path: Path) -> str:
-    key = path.read_text(encoding="utf-8").strip()
-    if not key or not key.isascii() or not key.isprintable():
-        raise UserError(f"{path}: holds no key; write one line of letters and digits into it")
-    return key
 
 
 if __name__ == "__main__":

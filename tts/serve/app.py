@@ -73,13 +73,18 @@ class Options:
     voices: Path | None = None
 
 
-def create_app(engine: Engine, options: Options = Options()) -> FastAPI:
+def create_app(engine: Engine, options: Options = Options(), voices: Voices | None = None) -> FastAPI:
     """The application. It starts the engine when it starts, and closes it when it ends.
+
+    Args:
+        engine: what makes the speech.
+        options: limits and names.
+        voices: the store of voices; None makes one for this server alone.
 
     Raises:
         UserError: a kept voice does not fit the model.
     """
-    server = Server(engine, options)
+    server = Server(engine, options, voices)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -104,9 +109,9 @@ def create_app(engine: Engine, options: Options = Options()) -> FastAPI:
 class Server:
     """What the endpoints share."""
 
-    def __init__(self, engine: Engine, options: Options) -> None:
+    def __init__(self, engine: Engine, options: Options, voices: Voices | None = None) -> None:
         self.engine, self.options = engine, options
-        self.voices = Voices(engine.tts, options.voices)
+        self.voices = voices or Voices(engine.tts, options.voices)
         self.metrics = Metrics(engine)
         self.uploads = 0
         # espeak has one state for all threads; and an upload takes a core for a while, not all of them

@@ -2,10 +2,12 @@
 
 import hmac
 from collections.abc import Awaitable, Callable, MutableMapping
+from pathlib import Path
 from typing import Any
 
 from starlette.responses import JSONResponse
 
+from codec.errors import UserError
 from tts.serve.schema import ApiError
 
 Message = MutableMapping[str, Any]
@@ -77,3 +79,15 @@ class Guard:
 
     def _too_large(self) -> ApiError:
         return ApiError(413, f"the request is larger than {self.limit} bytes", code="too_large")
+
+
+def read_key(path: Path) -> str:
+    """The API key that a file holds.
+
+    Raises:
+        UserError: it holds none, or more than one line.
+    """
+    key = path.read_text(encoding="utf-8").strip()
+    if not key or not key.isascii() or not key.isprintable():
+        raise UserError(f"{path}: holds no key; write one line of letters and digits into it")
+    return key
