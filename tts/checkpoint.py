@@ -39,9 +39,12 @@ from tts.acoustic.decoder import FlowDecoder
 from tts.lm.model import SpeechLM
 from tts.text.symbols import SymbolTable
 
-FORMAT = 1
+FORMAT = 2
 OLDEST = 1
-"""The formats that are read, both included. Whoever raises `FORMAT` adds a folder to ``tests/data/models``."""
+"""The formats that are read, both included. Whoever raises `FORMAT` adds a folder to ``tests/data/models``.
+
+2: the speaker encoder of the acoustic decoder normalises what it pools.
+"""
 PARTS = ("features", "tokenizer", "lm", "acoustic", "vocoder")
 OURS = ("codec.", "tts.")
 HOMES = {"features": "codec.features.", "vocoder": "codec.vocoders."}  # parts that share no base class
@@ -351,6 +354,7 @@ def read_part(path: Path, device: str | torch.device = "cpu") -> tuple[nn.Module
         raise UserError(f"{path}: safetensors, but not a part of a model of this project")
     note = _note(path, text)
     _require_format(path, note)
+    _upgrade(note)
     for key, value in _settings(note["config"]):
         # the parser would import what a string with dots names, and read the file that a path names
         if key != "class_path" and isinstance(value, str) and not re.fullmatch(r"[\w\s-]*", value):
@@ -391,6 +395,12 @@ def _require_format(path: Path, note: Mapping[str, Any]) -> None:
             f"{path}: format {note['format']}, this version reads {OLDEST} to {FORMAT}; use the version that wrote it "
             f"({by}), or write the model again from its training run"
         )
+
+
+def _upgrade(note: dict[str, Any]) -> None:
+    """Tell the config of an older format, in place, what was not to be told then."""
+    if note["format"] < 2 and note["config"].get("class_path") == "tts.acoustic.decoder.FlowDecoder":
+        note["config"]["init_args"]["dit"]["init_args"].setdefault("speaker_norm", False)
 
 
 def _note(path: Path, text: str) -> dict[str, Any]:

@@ -71,3 +71,16 @@ def test_frames_go_in_and_come_out_in_order(patch: int) -> None:
 def test_patch_must_divide_a_token() -> None:
     with pytest.raises(ValueError, match="patch 3"):
         DiT(SPEC, dim=16, layers=1, heads=2, hidden=24, patch=3)
+
+
+@pytest.mark.parametrize("norm", [True, False])
+@torch.no_grad()
+def test_the_speaker_vector_does_not_grow_with_what_is_pooled(norm: bool) -> None:
+    torch.manual_seed(0)
+    encoder = SpeakerEncoder(6, 16, norm=norm)
+    frames = torch.randn(1, 40, 6)
+    frames[:, 20:26] = -8.0  # a silence
+    before = encoder(frames, torch.tensor([40])).norm()
+    encoder.conv1.weight *= 100
+    after = encoder(frames, torch.tensor([40])).norm()
+    assert after < 2 * before if norm else after > 10 * before
