@@ -232,10 +232,14 @@ class TTS:
     >>> voice = Voice.from_audio("me.wav")
     >>> speech = tts.synthesize("Hello there.", voice)
     >>> speech.wav, speech.sample_rate
+
+    Args:
+        model: what speaks.
+        precision, engine: how it was prepared to, as `load` does it; told to who asks.
     """
 
-    def __init__(self, model: Model) -> None:
-        self.model = model
+    def __init__(self, model: Model, *, precision: Precision = "float32", engine: str = TORCH) -> None:
+        self.model, self.precision, self.engine = model, precision, engine
         symbols = model.symbols
         self.bounds = Bounds(pauses=frozenset(i for i in range(1, len(symbols)) if not symbols.is_segment(i)))
         self._started: dict[tuple[int, int, float], tuple[Voice, FlowState]] = {}
@@ -269,7 +273,7 @@ class TTS:
             reason = str(error).splitlines()[0][:120]
             raise UserError(f"device {device!r} cannot be used here ({reason}); try cpu") from error
         model = Model.load(None if folder is None else located(folder, hub), device)
-        return cls(with_engine(in_precision(model, precision), engine))
+        return cls(with_engine(in_precision(model, precision), engine), precision=precision, engine=engine)
 
     def voice(self, name: str | Path, *, text: str | None = None, language: str = DEFAULT_LANGUAGE) -> Voice:
         """A voice by the name of one that ships, from a saved file, or from a recording.

@@ -245,6 +245,9 @@ def test_what_a_model_is_known_by(tts: TTS, tiny_model: Path, tmp_path: Path) ->
     assert known["fingerprint"] != fingerprint(copy)
     assert known["ranker"] == "by_reading" and known["steps"] == 1 and known["device"] == "cpu"
     assert "language" not in known and "strict" not in known
+    mixed = conditions(TTS.load(tiny_model, precision="mixed", engine="transformers"), SETTINGS)
+    assert mixed["precision"] == "mixed" and mixed["engine"] == "transformers"
+    assert not {"precision", "engine"} & known.keys()  # what was measured before there were these goes on
     assert json.loads(json.dumps(known)) == known
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -11,10 +12,11 @@ import torch
 
 from codec.errors import UserError
 from tts import TTS
-from tts.checkpoint import ADAPTER, Model
+from tts.checkpoint import ADAPTER, Model, read_part
 from tts.data.prepare import read_cuts
 from tts.training.fit import run_stage
 from tts.tune.__main__ import main
+from tts.tune.held_out import held_out_loss
 from tts.tune.run import Tuning, best_prompt
 from tts.tune.verdict import Verdict, held_out_cases, other_cases
 
@@ -46,7 +48,15 @@ def changed(a: Model, b: Model) -> set[str]:
     return {part for part in left if any(not torch.equal(v, right[part][k]) for k, v in left[part].items())}
 
 
+@pytest.fixture
+def all_helps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A few steps on random weights may lower no loss; here all that is learnt counts as a gain."""
+    losses = count(0, -1)
+    monkeypatch.setattr("tts.tune.run.held_out_loss", lambda *_: next(losses))
+
+
 @pytest.mark.parametrize("lora", [2, 0])
+@pytest.mark.usefixtures("all_helps")
 def test_lm_and_acoustic_are_tuned_and_the_rest_is_the_base(
     lora: int, manifest: Path, tiny_model: Path, tmp_path: Path
 ) -> None:
@@ -81,7 +91,35 @@ def test_lm_and_acoustic_are_tuned_and_the_rest_is_the_base(
         assert case.speaker and case.prompt == Path(prompts[case.speaker].recording.sources[0].source)
 
 
-def test_base_data_is_replayed_as_much_as_is_new(manifest: Path, tiny_model: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("lora", [2, 0])
+def test_a_stage_that_learnt_nothing_of_use_stays_as_it_was(
+    lora: int, manifest: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses = iter([1.0, 1.1, 1.0, 0.9])  # of the LM before and after, of the decoder
+    monkeypatch.setattr("tts.tune.run.held_out_loss", lambda *_: next(losses))
+    tuning = Tuning(manifest, tmp_path / "out", tiny_model, lora=lora, steps=3, overrides=QUIET)
+    assert changed(Model.load(tiny_model), Model.load(tuning.run(train))) == {"acoustic"}
+
+
+def test_held_out_loss_is_the_same_for_the_same_weights_and_knows_better_ones(
+    manifest: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    tuning = Tuning(manifest, tmp_path / "out", tiny_model, lora=0, lr=1e-3, steps=15, overrides=QUIET)
+    folder = tuning.run(train)
+    for stage in ("lm", "acoustic"):
+        known = tuning.cuts("train")
+        before, again, after = (
+            held_out_loss(read_part(one / f"{stage}.safetensors")[0], known)
+            for one in (tiny_model, tiny_model, folder)
+        )
+        assert before == again
+        assert after < before
+
+
+def test_base_data_is_replayed_as_much_as_is_new(
+    manifest: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tts.tune.run.LEAST_REPLAY", 0.0)
     first = Tuning(manifest, tmp_path / "first", tiny_model, steps=1, overrides=QUIET)
     first.run(train)
     seen: list[list[str]] = []

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 METRICS = ("intelligibility", "similarity", "naturalness", "prosody", "robustness", "cost")
 SETTINGS = ("seed", "temperature", "steps", "guidance", "candidates", "retries", "batch")
+PRECISIONS = ("float32", "mixed", "auto")
 MAX_THREADS = 256
 
 
@@ -118,6 +119,8 @@ def _parser() -> argparse.ArgumentParser:
     how.add_argument("--candidates", type=int, metavar="N", help="continuations to choose from")
     how.add_argument("--retries", type=int, metavar="N", help="new tries at a sentence that reads badly")
     how.add_argument("--batch", type=int, metavar="N", help="sentences made at once")
+    how.add_argument("--precision", default="float32", choices=PRECISIONS, help="default: %(default)s")
+    how.add_argument("--engine", default="torch", help="what runs the LM; default: %(default)s")
     how.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 ...; default: %(default)s")
     how.add_argument("--threads", type=int, metavar="N", help="processor cores to use; default: all")
     return parser
@@ -157,7 +160,7 @@ def _run(args: argparse.Namespace) -> None:
     results = evaluate(
         cases,
         Path(args.out),
-        TTS.load(args.model, device=args.device),
+        TTS.load(args.model, device=args.device, precision=args.precision, engine=args.engine),
         settings,
         rows=rows,
         metrics=metrics,

@@ -12,6 +12,7 @@ from tqdm import tqdm
 from codec.audio import write_audio
 from codec.errors import UserError
 from tts.checkpoint import PARTS
+from tts.engines.choose import TORCH
 from tts.evaluate.cases import Case
 from tts.evaluate.chain import ROWS, TEXT, Chain
 from tts.evaluate.cost import Cost, peak_memory
@@ -146,6 +147,8 @@ def conditions(tts: TTS, settings: Settings) -> dict[str, Any]:
         **{key: value for key, value in about.items() if key not in ("language", "strict")},
         "device": str(tts.device),
         "threads": torch.get_num_threads(),
+        **({"precision": tts.precision} if tts.precision != "float32" else {}),
+        **({"engine": tts.engine} if tts.engine != TORCH else {}),
     }
 
 

@@ -39,7 +39,7 @@ class Plan:
         return plan if lr is None else replace(plan, lr=lr)
 
 
-SHORT = Plan(lora=16, lr=1e-3, lm_steps=120, acoustic_steps=300)
+SHORT = Plan(lora=16, lr=5e-4, lm_steps=120, acoustic_steps=300)
 MIDDLE = Plan(lora=32, lr=1e-3, lm_steps=400, acoustic_steps=1000)
 FULL = Plan(lora=0, lr=2e-4, lm_steps=2000, acoustic_steps=5000, replay=0.5)
 

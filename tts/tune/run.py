@@ -23,6 +23,7 @@ from typing import Any
 import torch
 import yaml
 from lhotse.cut import MonoCut
+from torch import nn
 from torchaudio.functional import edit_distance
 
 from codec.errors import UserError
@@ -33,6 +34,7 @@ from tts.data.prepare import cuts_path, prepare, read_cuts, relative_cuts, write
 from tts.readback import CALIBRATION
 from tts.text.symbols import SymbolTable
 from tts.training.recipe import export, extract, read_run, trained
+from tts.tune.held_out import held_out_loss
 from tts.tune.plan import Plan, plan_for
 from tts.voice import Voice
 
@@ -42,6 +44,7 @@ STAGES = ("lm", "acoustic")
 VOICES = 5  # speakers at most that a voice is saved of, those with most speech
 PROMPT = (3.0, 8.0)  # seconds that a voice prompt should last
 CHECKS = 8  # validations in a training
+LEAST_REPLAY = 300.0  # seconds of base data, where any are replayed: fewer would be learnt by heart
 PATIENCE = 3  # of them without improvement, and the training ends
 
 Train = Callable[[list[str]], object]
@@ -129,7 +132,8 @@ class Tuning:
         if not path.is_file():
             at_hand = [cut for one in self.replay for cut in read_cuts(cuts_path(one, "train"))]
             random.Random(0).shuffle(at_hand)
-            wanted, chosen = plan.replay * sum(cut.duration for cut in self.cuts("train")), []
+            new = sum(cut.duration for cut in self.cuts("train"))
+            wanted, chosen = max(plan.replay * new, LEAST_REPLAY), list[MonoCut]()
             for cut in at_hand:
                 if wanted <= 0:
                     break
@@ -203,19 +207,18 @@ class Tuning:
         """Write the tuned model: a small file beside the base, or a whole folder."""
         base = self.base
         shutil.rmtree(self.tuned, ignore_errors=True)
+        learnt = self._learnt()
         if plan.lora:
-            adapters = {}
-            for stage in STAGES:
-                settings, state = read_run(self.out / stage, stage)
-                adapters[stage] = lora_state(trained(self.out / stage, stage, settings, state))
-            write_adapter(self.tuned, base, adapters)
+            write_adapter(
+                self.tuned, base, {stage: lora_state(net) for stage, net in learnt.items() if net is not None}
+            )
         else:
             self.tuned.mkdir(parents=True)
             for part in PARTS:
-                if part not in STAGES:
+                if learnt.get(part) is None:
                     shutil.copyfile(base / f"{part}.safetensors", self.tuned / f"{part}.safetensors")
             _, note = read_part(base / "tokenizer.safetensors")
-            for stage in STAGES:
+            for stage in (one for one in STAGES if learnt[one] is not None):
                 export(
                     self.out / stage,
                     self.tuned / f"{stage}.safetensors",
@@ -224,6 +227,25 @@ class Tuning:
         if (base / CALIBRATION).is_file():  # of the tokenizer, which is the base's
             shutil.copyfile(base / CALIBRATION, self.tuned / CALIBRATION)
         self._save_voices()
+
+    def _learnt(self) -> dict[str, nn.Module | None]:
+        """What training made of each stage; None where held-out speech is the worse for it, and the base's stays."""
+        found: dict[str, nn.Module | None] = {}
+        dev = self.cuts("dev")
+        for stage in STAGES:
+            settings, state = read_run(self.out / stage, stage)
+            net = found[stage] = trained(self.out / stage, stage, settings, state).eval()
+            if not dev:
+                continue
+            before = held_out_loss(read_part(self.base / f"{stage}.safetensors")[0], dev)
+            after = held_out_loss(net, dev)
+            log.info("%s: held-out loss %.4f -> %.4f", stage, before, after)
+            if after >= before:
+                log.warning(
+                    "the %s stays as it was: what it learnt does not help with held-out speech", stage
+                )
+                found[stage] = None
+        return found
 
     def _save_voices(self) -> None:
         """One voice prompt a speaker, from the recording that the tokenizer reads best among those of good length."""
