@@ -42,7 +42,7 @@ def page(request: pytest.FixtureRequest, server: Running) -> Iterator[Any]:
 
 
 def test_type_upload_play_download(page: Any, server: Running, speech_file: Path, tmp_path: Path) -> None:
-    page.wait_for_function("document.querySelectorAll('#voice option').length >= 2")
+    page.wait_for_selector("#voice option >> nth=1", state="attached")
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
     # a voice, which is not taken without consent
@@ -51,9 +51,8 @@ def test_type_upload_play_download(page: Any, server: Running, speech_file: Path
     page.keyboard.press("Space")
     page.fill("#name", "Someone")
     page.set_input_files("#file", speech_file)
-    page.wait_for_function("document.querySelector('#kept li') !== null", timeout=60_000)
-    chosen = page.eval_on_selector("#voice", "select => select.selectedOptions[0].textContent")
-    assert chosen == "Someone"
+    page.wait_for_selector("#kept li", state="attached", timeout=60_000)
+    page.wait_for_selector("#voice option:checked:has-text('Someone')", state="attached")  # and is chosen at once
 
     # its speech, with the keyboard alone
     page.fill("#text", TEXT)
@@ -81,7 +80,7 @@ def test_type_upload_play_download(page: Any, server: Running, speech_file: Path
 
     # it goes when it is told to
     page.click("#kept button:has-text('Delete')")
-    page.wait_for_function("document.querySelector('#kept li') === null")
+    page.wait_for_selector("#kept li", state="detached")
 
 
 def _saved(server: Running, voice: str, folder: Path) -> Voice:
