@@ -52,7 +52,8 @@ def test_type_upload_play_download(page: Any, server: Running, speech_file: Path
     page.fill("#name", "Someone")
     page.set_input_files("#file", speech_file)
     page.wait_for_selector("#kept li", state="attached", timeout=60_000)
-    page.wait_for_selector("#voice option:checked:has-text('Someone')", state="attached")  # and is chosen at once
+    # and is chosen at once
+    page.wait_for_selector("#voice option:checked:has-text('Someone')", state="attached")
 
     # its speech, with the keyboard alone
     page.fill("#text", TEXT)
