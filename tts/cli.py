@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from codec.errors import UserError
+from tts.options import PRECISIONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -201,7 +202,7 @@ def _parser() -> argparse.ArgumentParser:
     how.add_argument(
         "--precision",
         default="float32",
-        choices=("float32", "mixed", "auto"),
+        choices=PRECISIONS,
         help="mixed is faster where the processor multiplies bfloat16; auto: there; default: %(default)s",
     )
     how.add_argument(

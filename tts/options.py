@@ -4,6 +4,9 @@ from collections.abc import Sequence
 
 from codec.errors import UserError
 
+PRECISIONS = ("float32", "mixed", "auto")
+"""Those of `tts.precision.Precision`, for who must not load torch to say them."""
+
 
 def selected(names: str, known: Sequence[str], kind: str) -> list[str]:
     """Those of `known` that a list with commas names, in the order of `known`.

@@ -192,21 +192,19 @@ class SentenceStream:
     def chunks(self) -> Iterator[Chunk]:
         """The sentence's sound, its tokens written in a batch of their own."""
         model, size = self.tts.model, self.settings.chunk or CHUNK
-        tokens: list[int] = []
         told: list[tuple[int, ...]] = []
         durations = [0] * len(self.request.groups)
         made = 0
         for step in model.lm.write([self.request], self.settings.sampling(0), self.tts.bounds):
             for _, token, group in step:
-                tokens.append(token)
                 told.append(self.told(token, group))
                 durations[group] += 1
             # one token more than the chunk: then it is not the last, which has to be told to all that follows
-            while len(tokens) - made > size:
+            while len(told) - made > size:
                 frames = self._frames(told[made : made + size])
                 made += size
                 yield from self.heard(frames, durations, group)
-        written = Aligned(self.request.groups, tokens, durations)
+        written = Aligned(self.request.groups, [token for token, *_ in told], durations)
         yield from self.heard(self._frames(told[made:]), durations, len(durations), written)
 
     def told(self, token: int, group: int) -> tuple[int, ...]:

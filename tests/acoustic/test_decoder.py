@@ -339,9 +339,8 @@ def test_phonemes_are_heard_and_none_is_what_bare_tokens_tell() -> None:
     none = tokens.clone()
     none[:, 1:] = NOTHING
     torch.testing.assert_close(made(prompt[1], none), made(prompt[1], tokens[:, 0]))
-    plain = FlowDecoder(
-        DiT(SPEC, dim=32, layers=2, heads=2, hidden=48)
-    )  # knows tokens only, whatever it is told
+    # without a table it knows tokens only, whatever it is told
+    plain = FlowDecoder(DiT(SPEC, dim=32, layers=2, heads=2, hidden=48))
     both = [plain.decode([prompt], [t], [noise], steps=2)[0] for t in (tokens, tokens[:, 0])]
     torch.testing.assert_close(*both)
 

@@ -265,8 +265,8 @@ class FlowDecoder(nn.Module):
         """Frames (T, D) for every row; rows of like length in one batch, for padding costs as much as speech does.
 
         Args:
-            prompts: of each row, frames (T, D) and tokens (N,), taken in once where rows share them; or what `start`
-                made of them, which stays as it is and spares that, too.
+            prompts: of each row, frames (T, D) and tokens (N,) or (N, 4), taken in once where rows share them; or what
+                `start` made of them, which stays as it is and spares that, too.
             tokens: of each row, (N,) or (N, 4).
             noise: of each row, (T, D) standard normal.
             steps, guidance: as in `start`, and as in the states where those are given.
@@ -352,10 +352,8 @@ def of_like_length(lens: Sequence[int], waste: float = WASTE) -> list[list[int]]
 
 def _with_gaps(tokens: Tensor, rows: Tensor, none: int) -> Tensor:
     """Tokens (B, N, 4) of which the rows (B,) bool have lost some, each row another share; the phonemes stay."""
-    share, draws = (
-        torch.rand(len(tokens), 1, device=tokens.device),
-        torch.rand(tokens.shape[:2], device=tokens.device),
-    )
+    share = torch.rand(len(tokens), 1, device=tokens.device)
+    draws = torch.rand(tokens.shape[:2], device=tokens.device)
     lost = (draws < share) & rows[:, None]
     return torch.cat([tokens[..., :1].masked_fill(lost[..., None], none), tokens[..., 1:]], dim=-1)
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from codec.errors import UserError
 from tts.cli import PROMPT, Parser, guarded, no_decoder_notes, set_threads
-from tts.options import selected
+from tts.options import PRECISIONS, selected
 
 if TYPE_CHECKING:
     from tts.benchmark.section import Bench, Section
@@ -50,7 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--precision",
-        choices=["float32", "mixed", "auto"],
+        choices=PRECISIONS,
         default="float32",
         help="to compute in, see tts/precision.py; default: %(default)s",
     )

@@ -15,14 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from codec.errors import UserError
-from tts.options import selected
+from tts.options import PRECISIONS, selected
 
 if TYPE_CHECKING:
     from tts.evaluate.sample import Metric
 
 METRICS = ("intelligibility", "similarity", "naturalness", "prosody", "robustness", "cost")
 SETTINGS = ("seed", "temperature", "steps", "guidance", "candidates", "retries", "batch")
-PRECISIONS = ("float32", "mixed", "auto")
 MAX_THREADS = 256
 
 

@@ -2,10 +2,8 @@
 
 import logging
 import re
-from pathlib import Path
 
 from codec.errors import UserError
-from tts.pipeline import TTS
 from tts.serve.schema import ApiError, VoiceInfo
 from tts.serve.voices import Known, Voices
 
@@ -26,9 +24,6 @@ class SharedVoices(Voices):
     Raises:
         UserError: a voice in the folder is of another model, or broken.
     """
-
-    def __init__(self, tts: TTS, folder: Path | None, *, most: int = 100) -> None:
-        super().__init__(tts, folder, most=most)
 
     def all(self) -> list[VoiceInfo]:
         self._read()

@@ -11,9 +11,8 @@ from tts.acoustic.decoder import FlowDecoder
 from tts.data.datasets import AcousticDataset, LMDataset
 from tts.lm.model import SpeechLM
 
-DRAWS = (
-    4  # times that an utterance is measured; the flow's noise differs each time, the same before and after
-)
+DRAWS = 4
+"""Times that an utterance is measured; the flow's noise differs each time, the same before and after."""
 
 
 @torch.no_grad()
