@@ -101,19 +101,14 @@ def compare(
 
 def _gained(first: Results, other: Results) -> dict[str, Estimate]:
     """Differences to the first, figure by figure, over the same cases."""
-    from tts.evaluate.figures import ratio
+    from tts.evaluate.figures import paired
 
     gained: dict[str, Estimate] = {}
-    before = {case["id"]: case for case in first.cases}
-    pairs = [(before[case["id"]], case) for case in other.cases if case["id"] in before]
     for figure in first.figures:
-        if figure.key not in SHOWN or figure.key == "rtf":
-            continue
-        both = [(a, b) for a, b in pairs if a.get(figure.top) is not None and b.get(figure.top) is not None]
-        bottoms = [1.0 if figure.bottom is None else float(a[figure.bottom]) for a, _ in both]
-        found = ratio([float(b[figure.top]) - float(a[figure.top]) for a, b in both], bottoms)
-        if found is not None:
-            gained[figure.key] = found
+        if figure.key in SHOWN and figure.key != "rtf":
+            found = paired(figure, first.cases, other.cases)
+            if found is not None:
+                gained[figure.key] = found
     return gained
 
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,9 +17,10 @@ from tts.checkpoint import ADAPTER, Model, read_part
 from tts.data.prepare import read_cuts
 from tts.training.fit import run_stage
 from tts.tune.__main__ import main
-from tts.tune.held_out import held_out_loss
+from tts.tune.held_out import held_out_loss, reading_error
 from tts.tune.run import Tuning, best_prompt
-from tts.tune.verdict import Verdict, held_out_cases, other_cases
+from tts.tune.sentences import ENGLISH
+from tts.tune.verdict import Verdict, other_cases, own_cases
 
 QUIET = (
     "--trainer.enable_progress_bar=false",
@@ -53,6 +55,7 @@ def all_helps(monkeypatch: pytest.MonkeyPatch) -> None:
     """A few steps on random weights may lower no loss; here all that is learnt counts as a gain."""
     losses = count(0, -1)
     monkeypatch.setattr("tts.tune.run.held_out_loss", lambda *_: next(losses))
+    monkeypatch.setattr("tts.tune.run.reading_error", lambda *_: 0.1)
 
 
 @pytest.mark.parametrize("lora", [2, 0])
@@ -80,11 +83,11 @@ def test_lm_and_acoustic_are_tuned_and_the_rest_is_the_base(
     )
     assert not changed(tuned, Model.load(again))
 
-    cases = held_out_cases(tuning, base)
+    cases = own_cases(tuning, base)
     lines = [json.loads(line) for line in manifest.read_text().splitlines()]
-    assert sorted(case.text for case in cases) == sorted(
-        row["text"] for row in lines if row["split"] == "dev"
-    )
+    held_out = [row["text"] for row in lines if row["split"] == "dev"]
+    assert sorted(case.text for case in cases) == sorted([*held_out, *ENGLISH])
+    assert len({case.id for case in cases}) == len(cases)
     prompts = {case.speaker: best_prompt(base, [c for c in tuning.cuts("train") if c.id.startswith(case.speaker)])
                for case in cases if case.speaker}  # fmt: skip
     for case in cases:
@@ -99,6 +102,39 @@ def test_a_stage_that_learnt_nothing_of_use_stays_as_it_was(
     monkeypatch.setattr("tts.tune.run.held_out_loss", lambda *_: next(losses))
     tuning = Tuning(manifest, tmp_path / "out", tiny_model, lora=lora, steps=3, overrides=QUIET)
     assert changed(Model.load(tiny_model), Model.load(tuning.run(train))) == {"acoustic"}
+
+
+@pytest.mark.parametrize(("after", "parts"), [(0.11, {"acoustic"}), (0.10, {"acoustic", "lm"})])
+def test_an_lm_that_writes_what_reads_worse_stays_as_it_was(
+    after: float,
+    parts: set[str],
+    manifest: Path,
+    tiny_model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    losses, errors, said = count(0, -1), iter([0.10, after]), []
+
+    def read(tts: TTS, *rest: Any) -> float:
+        said.append(rest)
+        return next(errors)
+
+    monkeypatch.setattr("tts.tune.run.held_out_loss", lambda *_: next(losses))
+    monkeypatch.setattr("tts.tune.run.reading_error", read)
+    tuning = Tuning(manifest, tmp_path / "out", tiny_model, lora=2, steps=3, overrides=QUIET)
+    assert changed(Model.load(tiny_model), Model.load(tuning.run(train))) == parts
+    texts, voices = said[0]
+    assert set(texts["en-us"]) > set(ENGLISH) and len(voices) == 2
+
+
+def test_reading_error_is_what_the_tokenizer_misreads() -> None:
+    tts = TTS.load()
+    voices = {name: tts.voice(name) for name in sorted(tts.model.voices())[:1]}
+    clear = reading_error(tts, {"en-us": ENGLISH[:4]}, voices)
+    assert clear < 0.3
+    assert reading_error(tts, {"en-us": ENGLISH[:4]}, voices) == clear  # the same draws
+    torch.nn.init.normal_(tts.model.lm.llama.lm_head.weight)
+    assert reading_error(tts, {"en-us": ENGLISH[:4]}, voices) > clear + 0.2
 
 
 def test_held_out_loss_is_the_same_for_the_same_weights_and_knows_better_ones(

@@ -1,6 +1,6 @@
-"""Whether a stage has learnt anything that helps: its loss over the held-out utterances, before and after."""
+"""Whether a stage has learnt anything that helps: measured on what it was not trained on, before and after."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from lhotse import CutSet
@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from tts.acoustic.decoder import FlowDecoder
 from tts.data.datasets import AcousticDataset, LMDataset
 from tts.lm.model import SpeechLM
+from tts.pipeline import TTS, Settings
+from tts.voice import Voice
 
 DRAWS = 4
 """Times that an utterance is measured; the flow's noise differs each time, the same before and after."""
@@ -50,3 +52,22 @@ def _lm_loss(model: nn.Module, cuts: Sequence[Cut]) -> Callable[[CutSet], Tensor
         return model.loss(batch.ids, batch.labels)[0]
 
     return loss
+
+
+def reading_error(tts: TTS, said: Mapping[str, Sequence[str]], voices: Mapping[str, Voice]) -> float:
+    """The share of phonemes that the tokenizer misreads in what the LM writes; no sound is made.
+
+    A loss over recordings does not tell it: there every token follows on right ones, here on the LM's own.
+
+    Args:
+        tts: of whose LM.
+        said: language -> sentences, each written in every voice.
+        voices: by name.
+    """
+    wrong = total = 0.0
+    for voice in voices.values():
+        for language, texts in said.items():
+            for written in tts.write(texts, voice, Settings(language=language, retries=0)):
+                wanted = len(tts.model.symbols.segments(written.utterance.ids))
+                wrong, total = wrong + written.quality.error * wanted, total + wanted
+    return wrong / max(1.0, total)

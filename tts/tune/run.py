@@ -15,10 +15,11 @@ import logging
 import random
 import shutil
 from collections import defaultdict
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import yaml
@@ -27,15 +28,18 @@ from torch import nn
 from torchaudio.functional import edit_distance
 
 from codec.errors import UserError
-from codec.nn.lora import lora_state
+from codec.nn.lora import lora_state, merge
 from tts.checkpoint import ADAPTER, EMBEDDED, PARTS, Model, read_part, write_adapter
 from tts.data.datasets import phonemes_of, speaker_of
 from tts.data.prepare import cuts_path, prepare, read_cuts, relative_cuts, write_cuts
+from tts.lm.model import SpeechLM
+from tts.pipeline import TTS
 from tts.readback import CALIBRATION
 from tts.text.symbols import SymbolTable
 from tts.training.recipe import export, extract, read_run, trained
-from tts.tune.held_out import held_out_loss
+from tts.tune.held_out import held_out_loss, reading_error
 from tts.tune.plan import Plan, plan_for
+from tts.tune.sentences import ENGLISH, is_english
 from tts.voice import Voice
 
 log = logging.getLogger(__name__)
@@ -43,6 +47,7 @@ log = logging.getLogger(__name__)
 STAGES = ("lm", "acoustic")
 VOICES = 5  # speakers at most that a voice is saved of, those with most speech
 PROMPT = (3.0, 8.0)  # seconds that a voice prompt should last
+SAID = 20  # held-out sentences at most that the LM has to write
 CHECKS = 8  # validations in a training
 LEAST_REPLAY = 300.0  # seconds of base data, where any are replayed: fewer would be learnt by heart
 PATIENCE = 3  # of them without improvement, and the training ends
@@ -147,6 +152,10 @@ class Tuning:
         """A stage's settings, as a YAML file of `configs/` has them, with the base's own sizes."""
         _, note = read_part(self.base / f"{stage}.safetensors")
         steps = plan.steps(stage)
+        stop = {
+            "class_path": "lightning.pytorch.callbacks.EarlyStopping",
+            "init_args": {"monitor": "val/loss", "patience": PATIENCE, "strict": False},
+        }
         name = {"lm": "LM", "acoustic": "Acoustic"}[stage]
         dataset: dict[str, Any] = {"class_path": f"tts.data.datasets.{name}Dataset", "init_args": {}}
         if stage == "lm":
@@ -179,12 +188,7 @@ class Tuning:
                 "max_epochs": -1,
                 "val_check_interval": max(1, steps // CHECKS),
                 "check_val_every_n_epoch": None,
-                "callbacks": [
-                    {
-                        "class_path": "lightning.pytorch.callbacks.EarlyStopping",
-                        "init_args": {"monitor": "val/loss", "patience": PATIENCE, "strict": False},
-                    }
-                ],
+                "callbacks": [stop] if cuts_path(self.out / "tokens", "dev").is_file() else [],
                 "default_root_dir": str(self.out / stage),
             },
         }
@@ -195,19 +199,16 @@ class Tuning:
             return
         run.mkdir(parents=True, exist_ok=True)
         path, last = run / "settings.yaml", run / "checkpoints" / "last.ckpt"
-        config = self.config(stage, plan, folders)
-        if not cuts_path(self.out / "tokens", "dev").is_file():
-            del config["trainer"]["callbacks"]  # nothing held out to stop by
-        path.write_text(yaml.safe_dump(config), encoding="utf-8")
+        path.write_text(yaml.safe_dump(self.config(stage, plan, folders)), encoding="utf-8")
         resume = [f"--ckpt_path={last}"] if last.is_file() else []
         train(["--config", str(path), *self.overrides, *resume])
         done.touch()
 
     def _collect(self, plan: Plan) -> None:
         """Write the tuned model: a small file beside the base, or a whole folder."""
-        base = self.base
+        base, voices = self.base, self._voices()
         shutil.rmtree(self.tuned, ignore_errors=True)
-        learnt = self._learnt()
+        learnt = self._learnt(voices)
         if plan.lora:
             write_adapter(
                 self.tuned, base, {stage: lora_state(net) for stage, net in learnt.items() if net is not None}
@@ -226,46 +227,73 @@ class Tuning:
                 )
         if (base / CALIBRATION).is_file():  # of the tokenizer, which is the base's
             shutil.copyfile(base / CALIBRATION, self.tuned / CALIBRATION)
-        self._save_voices()
+        (self.tuned / "voices").mkdir(exist_ok=True)
+        for name, voice in voices.items():
+            voice.save(self.tuned / "voices" / f"{name}.safetensors", overwrite=True)
 
-    def _learnt(self) -> dict[str, nn.Module | None]:
-        """What training made of each stage; None where held-out speech is the worse for it, and the base's stays."""
+    def _learnt(self, voices: Mapping[str, Voice]) -> dict[str, nn.Module | None]:
+        """What training made of each stage; None where the base's stays, see `_helps`."""
         found: dict[str, nn.Module | None] = {}
-        dev = self.cuts("dev")
         for stage in STAGES:
             settings, state = read_run(self.out / stage, stage)
-            net = found[stage] = trained(self.out / stage, stage, settings, state).eval()
-            if not dev:
-                continue
-            before = held_out_loss(read_part(self.base / f"{stage}.safetensors")[0], dev)
-            after = held_out_loss(net, dev)
-            log.info("%s: held-out loss %.4f -> %.4f", stage, before, after)
-            if after >= before:
+            net = trained(self.out / stage, stage, settings, state).eval()
+            found[stage] = net if self._helps(stage, net, voices) else None
+        return found
+
+    def _helps(self, stage: str, net: nn.Module, voices: Mapping[str, Voice]) -> bool:
+        """Whether held-out speech is likelier than it was, and what the LM writes in the new voices reads no worse."""
+        dev, after = self.cuts("dev"), deepcopy(net)
+        merge(after)
+        if dev:
+            before, _ = read_part(self.base / f"{stage}.safetensors")
+            losses = held_out_loss(before, dev), held_out_loss(after, dev)
+            log.info("%s: held-out loss %.4f -> %.4f", stage, *losses)
+            if losses[1] >= losses[0]:
                 log.warning(
                     "the %s stays as it was: what it learnt does not help with held-out speech", stage
                 )
-                found[stage] = None
-        return found
+                return False
+        if stage == "lm" and (said := self._said()):
+            base = Model.load(self.base)
+            lms = base.lm, cast(SpeechLM, after)
+            errors = [reading_error(TTS(replace(base, lm=lm)), said, voices) for lm in lms]
+            log.info(
+                "lm: %.1f %% -> %.1f %% of what it writes is misread", *(100 * error for error in errors)
+            )
+            if errors[1] > errors[0]:
+                log.warning("the lm stays as it was: what it writes in the new voices reads worse")
+                return False
+        return True
 
-    def _save_voices(self) -> None:
+    def _said(self) -> dict[str, list[str]]:
+        """Sentences to write that nothing was trained on, by language."""
+        said: dict[str, list[str]] = defaultdict(list)
+        for cut in self.cuts("dev")[:SAID]:
+            said[cut.supervisions[0].language or "en-us"].append(cut.supervisions[0].text)
+        english = next((cut for cut in self.cuts("train") if is_english(cut)), None)
+        if english is not None:
+            said[english.supervisions[0].language or "en-us"] += ENGLISH
+        return said
+
+    def _voices(self) -> dict[str, Voice]:
         """One voice prompt a speaker, from the recording that the tokenizer reads best among those of good length."""
-        model = Model.load(self.tuned)
+        model = Model.load(self.base)  # voices are of the tokenizer, which stays
         by_speaker: dict[str, list[MonoCut]] = defaultdict(list)
         for cut in self.cuts("train"):
             by_speaker[speaker_of(cut)].append(cut)
         most = sorted(by_speaker, key=lambda name: -sum(cut.duration for cut in by_speaker[name]))[:VOICES]
-        (self.tuned / "voices").mkdir(exist_ok=True)
+        voices = {}
         for name in most:
             cut = best_prompt(model, by_speaker[name])
-            made = Voice.from_audio(
+            safe = "".join(c if c.isalnum() or c in "-_" else "_" for c in name)
+            voices[safe] = Voice.from_audio(
                 Path(cut.recording.sources[0].source),
                 text=cut.supervisions[0].text,
                 language=cut.supervisions[0].language or "en-us",
                 model=model,
                 origin=f"{name}, tuned on",
             )
-            safe = "".join(c if c.isalnum() or c in "-_" else "_" for c in name)
-            made.save(self.tuned / "voices" / f"{safe}.safetensors", overwrite=True)
+        return voices
 
 
 def best_prompt(model: Model, cuts: Sequence[MonoCut], *, look_at: int = 50) -> MonoCut:

@@ -1,4 +1,4 @@
-"""Before and after: held-out sentences in the new voices, other voices with other sentences, and what follows."""
+"""Before and after: the new voices, other voices with other sentences, and what follows."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,11 +11,12 @@ from codec.errors import UserError
 from tts.checkpoint import Model
 from tts.data.datasets import speaker_of
 from tts.evaluate.cases import Case
-from tts.evaluate.figures import Estimate
-from tts.evaluate.run import evaluate
+from tts.evaluate.figures import Estimate, paired
+from tts.evaluate.run import Results, evaluate
 from tts.evaluate.sample import Metric
 from tts.pipeline import TTS, Settings
 from tts.tune.run import Tuning, best_prompt
+from tts.tune.sentences import ENGLISH, is_english
 
 HELD_OUT = 20  # sentences at most
 ERRORS, CHARACTER = (
@@ -27,20 +28,30 @@ LABELS = {
     "per": "phoneme error rate, read back from tokens",
     "similarity": "speaker similarity",
 }
-# Differences below these are chance: held-out sets are small.
+# Differences below these are chance: the sets are small.
 ERROR_STEP, SIMILARITY_STEP = 0.02, 0.01
 ERROR_HARM, SIMILARITY_HARM = 0.05, 0.03
 
-SENTENCES = (
-    "The harbour was quiet when the last boat came in.",
-    "Could you tell me which platform the train leaves from?",
-    "She put the letters back into the wooden box and locked it.",
-    "Rain is expected in the north, with sunshine later in the day.",
-    "My brother has never liked the taste of coffee.",
-    "Nobody remembered who had painted the old blue door.",
-)
 
-Row = Mapping[str, Estimate | None]
+@dataclass(frozen=True)
+class Move:
+    """A figure before and after, and its change over the same cases."""
+
+    before: Estimate
+    after: Estimate
+    change: Estimate
+
+    def told(self, *, percent: bool) -> str:
+        """In words, with the interval of the change."""
+        one, digits, unit = (100.0, 1, " %") if percent else (1.0, 3, "")
+        low, high = one * self.change.low, one * self.change.high
+        return (
+            f"{one * self.before.value:.{digits}f}{unit} -> {one * self.after.value:.{digits}f}{unit} "
+            f"(change, 95 %: {low:+.{digits}f} to {high:+.{digits}f}; {self.change.cases} sentences)"
+        )
+
+
+Moves = Mapping[str, Move]
 
 
 @dataclass(frozen=True)
@@ -58,28 +69,25 @@ class Verdict:
     reasons: tuple[str, ...]
 
 
-def judge(before: Row, after: Row, other_before: Row, other_after: Row) -> Verdict:
-    """Compare the figures of held-out sentences, and of other voices, before and after.
+def judge(own: Moves, others: Moves) -> Verdict:
+    """Compare the figures of the new voices, and of other voices, before and after.
 
     Kept is what gained in similarity or lost errors, by more than chance would, and lost nothing of the other.
     """
-    reasons, gains, losses = [], 0, 0
-    key = next((k for k in ERRORS if before.get(k) and after.get(k)), None)
+    reasons, gains, losses, harmed = [], 0, 0, False
+    key = next((k for k in ERRORS if k in own), None)
+    for where, moves in (("in the new voices", own), ("in other voices", others)):
+        for name in (key, CHARACTER):
+            if name is not None and name in moves:
+                reasons.append(f"{where}: {LABELS[name]} {moves[name].told(percent=name != CHARACTER)}")
     if key:
-        change = _change(before, after, key)
+        change = own[key].change.value
         gains, losses = gains + (change < -ERROR_STEP), losses + (change > ERROR_STEP)
-        reasons.append(f"held-out sentences: {LABELS[key]} {_moved(before, after, key, percent=True)}")
-    if before.get(CHARACTER) and after.get(CHARACTER):
-        change = _change(before, after, CHARACTER)
+        harmed |= key in others and others[key].change.value > ERROR_HARM
+    if CHARACTER in own:
+        change = own[CHARACTER].change.value
         gains, losses = gains + (change > SIMILARITY_STEP), losses + (change < -SIMILARITY_STEP)
-        reasons.append(f"held-out sentences: {LABELS[CHARACTER]} {_moved(before, after, CHARACTER)}")
-    harmed = False
-    if key and other_before.get(key) and other_after.get(key):
-        harmed |= _change(other_before, other_after, key) > ERROR_HARM
-        reasons.append(f"other voices: {LABELS[key]} {_moved(other_before, other_after, key, percent=True)}")
-    if other_before.get(CHARACTER) and other_after.get(CHARACTER):
-        harmed |= _change(other_before, other_after, CHARACTER) < -SIMILARITY_HARM
-        reasons.append(f"other voices: {LABELS[CHARACTER]} {_moved(other_before, other_after, CHARACTER)}")
+        harmed |= CHARACTER in others and others[CHARACTER].change.value < -SIMILARITY_HARM
     if losses:
         reasons.append("worse than the base")
     elif not gains:
@@ -95,18 +103,15 @@ def measure(tuning: Tuning, metrics: Sequence[Metric], settings: Settings | None
     """Measure base and tuned model; pages to listen to come out below ``<out>/evaluation/``.
 
     Raises:
-        UserError: nothing was held out to measure on.
+        UserError: there is nothing to measure on.
     """
     folder = tuning.out / "evaluation"
     base, tuned = TTS(Model.load(tuning.base)), TTS(Model.load(tuning.tuned))
-    lists = {"held_out": held_out_cases(tuning, base.model), "others": other_cases(base, folder / "prompts")}
-    rows: dict[str, Row] = {}
+    lists = {"own": own_cases(tuning, base.model), "others": other_cases(base, folder / "prompts")}
+    moves: dict[str, Moves] = {}
     for name, cases in lists.items():
-        for when, model in (("before", base), ("after", tuned)):
-            if not cases:
-                rows[f"{name}_{when}"] = {}
-                continue
-            made = evaluate(
+        before, after = (
+            evaluate(
                 cases,
                 folder / f"{name}_{when}",
                 model,
@@ -115,12 +120,27 @@ def measure(tuning: Tuning, metrics: Sequence[Metric], settings: Settings | None
                 metrics=metrics,
                 progress=True,
             )
-            rows[f"{name}_{when}"] = made.rows["text"]
-    return judge(rows["held_out_before"], rows["held_out_after"], rows["others_before"], rows["others_after"])
+            if cases
+            else None
+            for when, model in (("before", base), ("after", tuned))
+        )
+        moves[name] = moved(before, after) if before and after else {}
+    return judge(moves["own"], moves["others"])
 
 
-def held_out_cases(tuning: Tuning, model: Model) -> list[Case]:
-    """Sentences of the split "dev", each to be said in its speaker's voice.
+def moved(before: Results, after: Results) -> Moves:
+    """What changed of the figures that are judged by."""
+    moves = {}
+    for figure in before.figures:
+        a, b = before.rows["text"].get(figure.key), after.rows["text"].get(figure.key)
+        change = paired(figure, before.cases, after.cases)
+        if figure.key in LABELS and a and b and change:
+            moves[figure.key] = Move(a, b, change)
+    return moves
+
+
+def own_cases(tuning: Tuning, model: Model) -> list[Case]:
+    """Sentences of the split "dev", each to be said in its speaker's voice, and ours in the voices of English.
 
     Raises:
         UserError: there are none.
@@ -143,6 +163,11 @@ def held_out_cases(tuning: Tuning, model: Model) -> list[Case]:
                     language=said.language,
                 )
             )
+    english = [(name, cut) for name, cut in prompts.items() if is_english(cut)]
+    for n, text in enumerate(ENGLISH if english else ()):  # in turn, where there are several voices
+        name, cut = english[n % len(english)]
+        said, prompt = cut.supervisions[0], Path(cut.recording.sources[0].source)
+        cases.append(Case(f"ours-{n}", text, prompt, speaker=name, language=said.language))
     if not cases:
         raise UserError(
             f"{tuning.manifest}: nothing is held out to compare with; mark some lines of each speaker with "
@@ -161,21 +186,5 @@ def other_cases(base: TTS, folder: Path) -> list[Case]:
         wav = folder / f"{name}.wav"
         if not wav.is_file():
             write_audio(wav, base.vocode(Voice.load(path).frames), base.model.spec.frames.sample_rate)
-        cases += [Case(f"{name}-{n}", text, wav, speaker=name) for n, text in enumerate(SENTENCES)]
-    return cases[:: max(1, len(cases) // HELD_OUT)]
-
-
-def _change(before: Row, after: Row, key: str) -> float:
-    a, b = before[key], after[key]
-    assert a is not None and b is not None
-    return b.value - a.value
-
-
-def _moved(before: Row, after: Row, key: str, *, percent: bool = False) -> str:
-    a, b = before[key], after[key]
-    assert a is not None and b is not None
-    if percent:
-        return (
-            f"{100 * a.value:.1f} % -> {100 * b.value:.1f} % (95 %: {100 * b.low:.1f} to {100 * b.high:.1f})"
-        )
-    return f"{a.value:.3f} -> {b.value:.3f} (95 %: {b.low:.3f} to {b.high:.3f})"
+        cases += [Case(f"{name}-{n}", text, wav, speaker=name) for n, text in enumerate(ENGLISH)]
+    return cases[:: max(1, len(cases) // HELD_OUT)][:HELD_OUT]
