@@ -1,3 +1,4 @@
+import random
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -156,6 +157,18 @@ def test_lm_example_alone_and_behind_a_prompt(make_cuts: Any) -> None:
     assert full.utterance(cuts[4]) == alone.utterance(cuts[4])
     short = LMDataset(cuts, layout=parts, p_prompt=1, max_prompt=0.1)
     assert short.utterance(cuts[2]) == alone.utterance(cuts[2])
+
+
+def test_a_copy_of_an_utterance_is_no_prompt_for_it(make_cuts: Any) -> None:
+    ann = make_cuts(("ann", "a", 3), ("ann", "e", 3))
+    copies = of(*ann, *(cut.with_id(f"{cut.id}~{n}") for n in range(3) for cut in ann))
+    dataset = LMDataset(copies, layout=parts, p_prompt=1)
+    found = {
+        (cut.custom["tokens"][0], dataset.another(cut, random.Random(n)).custom["tokens"][0])  # type: ignore[union-attr]
+        for cut in copies
+        for n in range(20)
+    }
+    assert len(found) == 2 and all(cut != other for cut, other in found)
 
 
 def test_lm_batch_is_padded(make_cuts: Any) -> None:

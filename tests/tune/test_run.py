@@ -174,6 +174,25 @@ def test_base_data_is_replayed_as_much_as_is_new(
     assert "replay" in Path(seen[0][1]).read_text()
 
 
+def test_what_is_new_keeps_its_share_beside_more_base_data(
+    manifest: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tts.tune.run.LEAST_REPLAY", 0.0)
+    Tuning(manifest, tmp_path / "first", tiny_model, steps=1, overrides=QUIET).run(train)
+    monkeypatch.setattr("tts.tune.run.LEAST_REPLAY", 25.0)
+    base = [tmp_path / "first" / "tokens"] * 4
+    tuning = Tuning(manifest, tmp_path / "second", tiny_model, steps=1, replay=base, overrides=QUIET)
+    tuning.run(train)
+    new = tuning.cuts("train")
+    mixed = list(read_cuts(tmp_path / "second" / "replay" / "cuts_train.jsonl.gz"))
+    copies = [cut for cut in mixed if "~" in cut.id]
+    replayed = sum(cut.duration for cut in mixed if "~" not in cut.id)
+    assert replayed >= 25
+    shown = sum(cut.duration for cut in [*new, *copies])
+    assert abs(shown - replayed) <= sum(cut.duration for cut in new) / 2
+    assert len({cut.id for cut in copies}) == len(copies)
+
+
 def test_other_voices_are_those_of_the_base(tiny_model: Path, tmp_path: Path) -> None:
     assert other_cases(TTS.load(tiny_model), tmp_path / "none") == []  # it has no voices
     cases = other_cases(TTS.load(), tmp_path / "prompts")

@@ -50,9 +50,11 @@ class SpeechDataset(Dataset[Any]):
     def __init__(self, cuts: CutSet, *, seed: int = 0) -> None:
         self.cuts = list(cuts)
         self.seed = seed
+        # an utterance may be there more than once, to be trained on more often; it is still one
+        utterances = {utterance_of(cut): cut for cut in self.cuts}
         self._by_speaker: dict[str, list[Cut]] = defaultdict(list)
-        for cut in sorted(self.cuts, key=lambda cut: cut.id):
-            self._by_speaker[speaker_of(cut)].append(cut)
+        for name in sorted(utterances):
+            self._by_speaker[speaker_of(utterances[name])].append(utterances[name])
         self.speakers = {name: number for number, name in enumerate(sorted(self._by_speaker))}
 
     def draws(self, cut: Cut) -> random.Random:
@@ -65,7 +67,7 @@ class SpeechDataset(Dataset[Any]):
         if len(same) < 2:
             return None
         other = same[draws.randrange(len(same) - 1)]
-        return same[-1] if other.id == cut.id else other
+        return same[-1] if utterance_of(other) == utterance_of(cut) else other
 
     def speaker_numbers(self, cuts: CutSet) -> Tensor:
         return torch.tensor([self.speakers[speaker_of(cut)] for cut in cuts])
@@ -280,6 +282,12 @@ def aligned(cut: Cut, symbols: SymbolTable) -> tuple[Groups, list[int], list[int
     """Phoneme groups of a cut, its tokens, and tokens per group."""
     groups = symbols.groups(symbols.encode(phonemes_of(cut)))
     return groups, cut.custom["tokens"], cut.custom["durations"]
+
+
+def utterance_of(cut: Cut) -> str:
+    """What is the same of copies of a cut that have ids of their own."""
+    utterance: str = cut.supervisions[0].id
+    return utterance
 
 
 def speaker_of(cut: Cut) -> str:

@@ -129,7 +129,11 @@ class Tuning:
         return list(read_cuts(path)) if path.is_file() else []
 
     def _replayed(self, plan: Plan) -> list[Path]:
-        """A folder with as much of the base data as the plan asks for, drawn once."""
+        """A folder with as much of the base data as the plan asks for, drawn once.
+
+        Where that is more than asked for, because less would be learnt by heart, the new recordings are in it, too, as
+        often as keeps their share.
+        """
         folder = self.out / "replay"
         path = cuts_path(folder, "train")
         if not self.replay or not plan.replay:
@@ -137,13 +141,16 @@ class Tuning:
         if not path.is_file():
             at_hand = [cut for one in self.replay for cut in read_cuts(cuts_path(one, "train"))]
             random.Random(0).shuffle(at_hand)
-            new = sum(cut.duration for cut in self.cuts("train"))
-            wanted, chosen = max(plan.replay * new, LEAST_REPLAY), list[MonoCut]()
+            new = self.cuts("train")
+            asked = plan.replay * sum(cut.duration for cut in new)
+            wanted, chosen = max(asked, LEAST_REPLAY), list[MonoCut]()
             for cut in at_hand:
                 if wanted <= 0:
                     break
                 wanted -= cut.duration
                 chosen.append(cut)
+            copies = round(sum(cut.duration for cut in chosen) / asked) - 1
+            chosen += [cut.with_id(f"{cut.id}~{n}") for n in range(copies) for cut in new]
             folder.mkdir(parents=True, exist_ok=True)
             write_cuts(relative_cuts(chosen, folder), path)
         return [folder]
