@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from tts.checkpoint import ADAPTER, Model, read_part
 from tts.data.prepare import read_cuts
 from tts.training.fit import run_stage
 from tts.tune.__main__ import main
-from tts.tune.held_out import held_out_loss, reading_error
+from tts.tune.held_out import STRENGTHS, Choice, best_strength, blended, held_out_loss, reading_error
 from tts.tune.run import Tuning, best_prompt
 from tts.tune.sentences import ENGLISH
 from tts.tune.verdict import Verdict, other_cases, own_cases
@@ -53,8 +52,7 @@ def changed(a: Model, b: Model) -> set[str]:
 @pytest.fixture
 def all_helps(monkeypatch: pytest.MonkeyPatch) -> None:
     """A few steps on random weights may lower no loss; here all that is learnt counts as a gain."""
-    losses = count(0, -1)
-    monkeypatch.setattr("tts.tune.run.held_out_loss", lambda *_: next(losses))
+    monkeypatch.setattr("tts.tune.run.best_strength", lambda *_: Choice(1.0, 0.2, 0.1))
     monkeypatch.setattr("tts.tune.run.reading_error", lambda *_: 0.1)
 
 
@@ -98,8 +96,8 @@ def test_lm_and_acoustic_are_tuned_and_the_rest_is_the_base(
 def test_a_stage_that_learnt_nothing_of_use_stays_as_it_was(
     lora: int, manifest: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    losses = iter([1.0, 1.1, 1.0, 0.9])  # of the LM before and after, of the decoder
-    monkeypatch.setattr("tts.tune.run.held_out_loss", lambda *_: next(losses))
+    choices = iter([Choice(0.0, 1.0, 1.0), Choice(0.5, 1.0, 0.9)])  # of the LM, of the decoder
+    monkeypatch.setattr("tts.tune.run.best_strength", lambda *_: next(choices))
     tuning = Tuning(manifest, tmp_path / "out", tiny_model, lora=lora, steps=3, overrides=QUIET)
     assert changed(Model.load(tiny_model), Model.load(tuning.run(train))) == {"acoustic"}
 
@@ -113,18 +111,54 @@ def test_an_lm_that_writes_what_reads_worse_stays_as_it_was(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    losses, errors, said = count(0, -1), iter([0.10, after]), []
+    errors, said = iter([0.10, after]), []
 
     def read(tts: TTS, *rest: Any) -> float:
         said.append(rest)
         return next(errors)
 
-    monkeypatch.setattr("tts.tune.run.held_out_loss", lambda *_: next(losses))
+    monkeypatch.setattr("tts.tune.run.best_strength", lambda *_: Choice(1.0, 0.2, 0.1))
     monkeypatch.setattr("tts.tune.run.reading_error", read)
     tuning = Tuning(manifest, tmp_path / "out", tiny_model, lora=2, steps=3, overrides=QUIET)
     assert changed(Model.load(tiny_model), Model.load(tuning.run(train))) == parts
     texts, voices = said[0]
     assert set(texts["en-us"]) > set(ENGLISH) and len(voices) == 2
+
+
+@pytest.mark.parametrize("lora", [2, 0])
+@pytest.mark.usefixtures("all_helps")
+def test_half_of_what_was_learnt_is_half_way_from_the_base(
+    lora: int, manifest: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tuning = Tuning(manifest, tmp_path / "out", tiny_model, lora=lora, steps=3, overrides=QUIET)
+    base, whole = weights(Model.load(tiny_model)), weights(Model.load(tuning.run(train)))
+    monkeypatch.setattr("tts.tune.run.best_strength", lambda *_: Choice(0.5, 0.2, 0.1))
+    half = weights(Model.load(tuning.run(train)))
+    for stage in ("lm", "acoustic"):
+        for name, weight in half[stage].items():
+            expected = (base[stage][name] + whole[stage][name]) / 2
+            torch.testing.assert_close(weight, expected, msg=f"{stage}.{name}")
+
+
+@pytest.mark.parametrize(
+    ("losses", "choice"),
+    [
+        ((1.0, 0.9, 0.75, 0.70, 0.70), Choice(0.75, 1.0, 0.70)),
+        ((1.0, 0.9, 0.72, 0.70, 0.70), Choice(0.5, 1.0, 0.72)),  # nine tenths of the gain
+        ((1.0, 0.9, 0.95, 1.1, 1.3), Choice(0.25, 1.0, 0.9)),
+        ((1.0, 1.0, 1.1, 1.2, 1.3), Choice(0.0, 1.0, 1.0)),
+    ],
+)
+def test_no_more_strength_than_brings_nearly_all(
+    losses: tuple[float, ...], choice: Choice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base, learnt = torch.nn.Linear(1, 1), torch.nn.Linear(1, 1)
+    torch.nn.init.zeros_(base.weight)
+    torch.nn.init.ones_(learnt.weight)
+    at = dict(zip((0.0, *STRENGTHS), losses, strict=True))
+    monkeypatch.setattr("tts.tune.held_out.held_out_loss", lambda net, _: at[float(net.weight.detach())])
+    assert best_strength(base, learnt, []) == choice
+    assert float(learnt.weight.detach()) == 1 and float(blended(base, learnt, 0.25).weight.detach()) == 0.25
 
 
 def test_reading_error_is_what_the_tokenizer_misreads() -> None:

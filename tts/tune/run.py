@@ -24,20 +24,20 @@ from typing import Any, cast
 import torch
 import yaml
 from lhotse.cut import MonoCut
-from torch import nn
+from torch import Tensor, nn
 from torchaudio.functional import edit_distance
 
 from codec.errors import UserError
 from codec.nn.lora import lora_state, merge
-from tts.checkpoint import ADAPTER, EMBEDDED, PARTS, Model, read_part, write_adapter
+from tts.checkpoint import ADAPTER, EMBEDDED, PARTS, Model, read_part, write_adapter, write_part
 from tts.data.datasets import phonemes_of, speaker_of
 from tts.data.prepare import cuts_path, prepare, read_cuts, relative_cuts, write_cuts
 from tts.lm.model import SpeechLM
 from tts.pipeline import TTS
 from tts.readback import CALIBRATION
 from tts.text.symbols import SymbolTable
-from tts.training.recipe import export, extract, read_run, trained
-from tts.tune.held_out import held_out_loss, reading_error
+from tts.training.recipe import extract, read_run, trained
+from tts.tune.held_out import best_strength, blended, reading_error
 from tts.tune.plan import Plan, plan_for
 from tts.tune.sentences import ENGLISH, is_english
 from tts.voice import Voice
@@ -218,7 +218,7 @@ class Tuning:
         learnt = self._learnt(voices)
         if plan.lora:
             write_adapter(
-                self.tuned, base, {stage: lora_state(net) for stage, net in learnt.items() if net is not None}
+                self.tuned, base, {stage: one.adapters() for stage, one in learnt.items() if one is not None}
             )
         else:
             self.tuned.mkdir(parents=True)
@@ -226,51 +226,51 @@ class Tuning:
                 if learnt.get(part) is None:
                     shutil.copyfile(base / f"{part}.safetensors", self.tuned / f"{part}.safetensors")
             _, note = read_part(base / "tokenizer.safetensors")
-            for stage in (one for one in STAGES if learnt[one] is not None):
-                export(
-                    self.out / stage,
-                    self.tuned / f"{stage}.safetensors",
-                    SymbolTable.from_list(note["symbols"]),
-                )
+            symbols = SymbolTable.from_list(note["symbols"])
+            for stage, one in learnt.items():
+                if one is not None:
+                    write_part(self.tuned / f"{stage}.safetensors", one.merged, one.config, symbols)
         if (base / CALIBRATION).is_file():  # of the tokenizer, which is the base's
             shutil.copyfile(base / CALIBRATION, self.tuned / CALIBRATION)
         (self.tuned / "voices").mkdir(exist_ok=True)
         for name, voice in voices.items():
             voice.save(self.tuned / "voices" / f"{name}.safetensors", overwrite=True)
 
-    def _learnt(self, voices: Mapping[str, Voice]) -> dict[str, nn.Module | None]:
-        """What training made of each stage; None where the base's stays, see `_helps`."""
-        found: dict[str, nn.Module | None] = {}
+    def _learnt(self, voices: Mapping[str, Voice]) -> dict[str, "_Learnt | None"]:
+        """What training made of each stage, as far as it helps; None where the base's stays."""
+        found: dict[str, _Learnt | None] = {}
+        dev = self.cuts("dev")
         for stage in STAGES:
             settings, state = read_run(self.out / stage, stage)
             net = trained(self.out / stage, stage, settings, state).eval()
-            found[stage] = net if self._helps(stage, net, voices) else None
-        return found
-
-    def _helps(self, stage: str, net: nn.Module, voices: Mapping[str, Voice]) -> bool:
-        """Whether held-out speech is likelier than it was, and what the LM writes in the new voices reads no worse."""
-        dev, after = self.cuts("dev"), deepcopy(net)
-        merge(after)
-        if dev:
-            before, _ = read_part(self.base / f"{stage}.safetensors")
-            losses = held_out_loss(before, dev), held_out_loss(after, dev)
-            log.info("%s: held-out loss %.4f -> %.4f", stage, *losses)
-            if losses[1] >= losses[0]:
+            merged = deepcopy(net)
+            merge(merged)
+            base, _ = read_part(self.base / f"{stage}.safetensors")
+            strength = 1.0
+            if dev:
+                strength, before, after = best_strength(base, merged, dev)
+                log.info("%s: held-out loss %.4f -> %.4f, at strength %g", stage, before, after, strength)
+            if not strength:
                 log.warning(
                     "the %s stays as it was: what it learnt does not help with held-out speech", stage
                 )
-                return False
-        if stage == "lm" and (said := self._said()):
-            base = Model.load(self.base)
-            lms = base.lm, cast(SpeechLM, after)
-            errors = [reading_error(TTS(replace(base, lm=lm)), said, voices) for lm in lms]
-            log.info(
-                "lm: %.1f %% -> %.1f %% of what it writes is misread", *(100 * error for error in errors)
-            )
-            if errors[1] > errors[0]:
-                log.warning("the lm stays as it was: what it writes in the new voices reads worse")
-                return False
-        return True
+            learnt = _Learnt(settings[stage], net, blended(base, merged, strength), strength)
+            good = strength > 0 and (stage != "lm" or self._reads(learnt.merged, voices))
+            found[stage] = learnt if good else None
+        return found
+
+    def _reads(self, lm: nn.Module, voices: Mapping[str, Voice]) -> bool:
+        """Whether what an LM writes in the new voices reads no worse than what the base's does."""
+        if not (said := self._said()):
+            return True
+        base = Model.load(self.base)
+        before, after = (
+            reading_error(TTS(replace(base, lm=one)), said, voices) for one in (base.lm, cast(SpeechLM, lm))
+        )
+        log.info("lm: %.1f %% -> %.1f %% of what it writes is misread", 100 * before, 100 * after)
+        if after > before:
+            log.warning("the lm stays as it was: what it writes in the new voices reads worse")
+        return after <= before
 
     def _said(self) -> dict[str, list[str]]:
         """Sentences to write that nothing was trained on, by language."""
@@ -301,6 +301,28 @@ class Tuning:
                 origin=f"{name}, tuned on",
             )
         return voices
+
+
+@dataclass(frozen=True)
+class _Learnt:
+    """A stage after its training.
+
+    Attributes:
+        config: of the module.
+        net: as trained, adapters still on it.
+        merged: between the base and that, without adapters.
+        strength: how far from the base.
+    """
+
+    config: dict[str, Any]
+    net: nn.Module
+    merged: nn.Module
+    strength: float
+
+    def adapters(self) -> dict[str, Tensor]:
+        """What it adds to the base's weights, as `lora_state` gives it."""
+        state = lora_state(self.net)
+        return {name: one * self.strength if name.endswith(".up") else one for name, one in state.items()}
 
 
 def best_prompt(model: Model, cuts: Sequence[MonoCut], *, look_at: int = 50) -> MonoCut:
