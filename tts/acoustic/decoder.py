@@ -17,7 +17,7 @@ from tts.acoustic.dit import DiT, Modulation, with_context
 from tts.acoustic.flow import flow_loss, solve, time_grid
 from tts.text.triphones import CONTEXT, NOTHING
 
-STEPS, GUIDANCE = 8, 2.0
+STEPS, GUIDANCE = 6, 2.0
 """Defaults. Steps by the table in docs/speed.md. More guidance than the 0.7 usual for large models; a small one follows
 its tokens too loosely."""
 
