@@ -47,6 +47,7 @@ log = logging.getLogger(__name__)
 STAGES = ("lm", "acoustic")
 VOICES = 5  # speakers at most that a voice is saved of, those with most speech
 PROMPT = (3.0, 8.0)  # seconds that a voice prompt should last
+COMPARED = 50  # held-out utterances at most whose loss is measured at each strength
 SAID = 20  # held-out sentences at most that the LM has to write
 CHECKS = 8  # validations in a training
 LEAST_REPLAY = 300.0  # seconds of base data, where any are replayed: fewer would be learnt by heart
@@ -240,6 +241,7 @@ class Tuning:
         """What training made of each stage, as far as it helps; None where the base's stays."""
         found: dict[str, _Learnt | None] = {}
         dev = self.cuts("dev")
+        dev = dev[:: max(1, len(dev) // COMPARED)][:COMPARED]
         for stage in STAGES:
             settings, state = read_run(self.out / stage, stage)
             net = trained(self.out / stage, stage, settings, state).eval()
