@@ -173,7 +173,7 @@ def _parser() -> argparse.ArgumentParser:
         "--temperature", type=float, metavar="X", help="0 to 2, how varied the speech is; default: 0.8"
     )
     how.add_argument(
-        "--steps", type=int, metavar="N", help="of the flow's solver; fewer are faster; default: 8"
+        "--steps", type=int, metavar="N", help="of the flow's solver; fewer are faster; default: 6"
     )
     how.add_argument(
         "--guidance", type=float, metavar="X", help="of the flow; 0 is twice as fast; default: 2"
