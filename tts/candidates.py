@@ -101,12 +101,10 @@ def compare(
 
 def _gained(first: Results, other: Results) -> dict[str, Estimate]:
     """Differences to the first, figure by figure, over the same cases."""
-    from tts.evaluate.figures import paired
-
     gained: dict[str, Estimate] = {}
     for figure in first.figures:
         if figure.key in SHOWN and figure.key != "rtf":
-            found = paired(figure, first.cases, other.cases)
+            found = figure.change(first.cases, other.cases)
             if found is not None:
                 gained[figure.key] = found
     return gained

@@ -375,9 +375,7 @@ class TTS:
         made = self._speak(self._jobs(text, voice, settings, clock), settings, progress, clock)
         return placed(made, self.model.spec.frames.sample_rate)
 
-    def write(
-        self, texts: Sequence[str], voice: Voice, settings: Settings | None = None
-    ) -> Iterator[Candidate]:
+    def write(self, texts: Sequence[str], voice: Voice, settings: Settings | None = None) -> list[Candidate]:
         """What the LM writes for the sentences of some texts, with what the tokenizer reads in it; nothing sounds yet.
 
         Raises:
@@ -385,9 +383,8 @@ class TTS:
         """
         settings, clock = settings or Settings(), Clock()
         jobs = [job for text in texts for job in self._jobs(text, voice, settings, clock)]
-        jobs.sort(key=lambda job: len(job.utterance.ids))
-        for start in range(0, len(jobs), settings.batch):
-            yield from self._write(jobs[start : start + settings.batch], settings, clock)
+        jobs.sort(key=lambda job: len(job.utterance.ids))  # batches of like length
+        return self._write(jobs, settings, clock)
 
     def stream(
         self,

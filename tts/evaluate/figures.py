@@ -62,22 +62,6 @@ def mean(values: Sequence[float]) -> Estimate | None:
     return ratio(values, [1.0] * len(values))
 
 
-def paired(
-    figure: "Figure", before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, Any]]
-) -> Estimate | None:
-    """How much a figure changed over the same cases: case by case, so that how hard they are is not in its interval.
-
-    Args:
-        figure: which.
-        before, after: the cases with their "id"; those that are in both count.
-    """
-    first = {case["id"]: case for case in before}
-    both = [(first[case["id"]], case) for case in after if case["id"] in first]
-    both = [(a, b) for a, b in both if a.get(figure.top) is not None and b.get(figure.top) is not None]
-    bottoms = [1.0 if figure.bottom is None else float(a[figure.bottom]) for a, _ in both]
-    return ratio([float(b[figure.top]) - float(a[figure.top]) for a, b in both], bottoms)
-
-
 def interval(drawn: Floats) -> tuple[float, float]:
     """The middle 95 % of the draws that are numbers."""
     finite = drawn[np.isfinite(drawn)]
@@ -120,6 +104,18 @@ class Figure:
         pairs = [pair for pair in map(self._pair, cases) if pair is not None]
         made = ratio([top for top, _ in pairs], [bottom for _, bottom in pairs])
         return made and made.scaled(self.zero, self.one)
+
+    def change(
+        self, before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, Any]]
+    ) -> Estimate | None:
+        """How much it changed over the cases that are in both, told by their "id".
+
+        Case by case, so that how hard they are is not in the interval; before `zero` and `one` scale it.
+        """
+        first = {case["id"]: self._pair(case) for case in before}
+        pairs = [(first.get(case["id"]), self._pair(case)) for case in after]
+        both = [(a, b) for a, b in pairs if a is not None and b is not None]
+        return ratio([b[0] - a[0] for a, b in both], [a[1] for a, _ in both])
 
     def of(self, case: Mapping[str, Any]) -> float | None:
         """The figure of one case."""

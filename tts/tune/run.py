@@ -129,6 +129,13 @@ class Tuning:
         path = cuts_path(self.out / "tokens", split)
         return list(read_cuts(path)) if path.is_file() else []
 
+    def speakers(self) -> dict[str, list[MonoCut]]:
+        """Each speaker's cuts of the split "train"."""
+        found: dict[str, list[MonoCut]] = defaultdict(list)
+        for cut in self.cuts("train"):
+            found[speaker_of(cut)].append(cut)
+        return found
+
     def _replayed(self, plan: Plan) -> list[Path]:
         """A folder with as much of the base data as the plan asks for, drawn once.
 
@@ -248,7 +255,7 @@ class Tuning:
             merged = deepcopy(net)
             merge(merged)
             base, _ = read_part(self.base / f"{stage}.safetensors")
-            strength = 1.0
+            strength, found[stage] = 1.0, None
             if dev:
                 strength, before, after = best_strength(base, merged, dev)
                 log.info("%s: held-out loss %.4f -> %.4f, at strength %g", stage, before, after, strength)
@@ -256,9 +263,10 @@ class Tuning:
                 log.warning(
                     "the %s stays as it was: what it learnt does not help with held-out speech", stage
                 )
-            learnt = _Learnt(settings[stage], net, blended(base, merged, strength), strength)
-            good = strength > 0 and (stage != "lm" or self._reads(learnt.merged, voices))
-            found[stage] = learnt if good else None
+                continue
+            made = blended(base, merged, strength)
+            if stage != "lm" or self._reads(made, voices):
+                found[stage] = _Learnt(settings[stage], net, made, strength)
         return found
 
     def _reads(self, lm: nn.Module, voices: Mapping[str, Voice]) -> bool:
@@ -287,9 +295,7 @@ class Tuning:
     def _voices(self) -> dict[str, Voice]:
         """One voice prompt a speaker, from the recording that the tokenizer reads best among those of good length."""
         model = Model.load(self.base)  # voices are of the tokenizer, which stays
-        by_speaker: dict[str, list[MonoCut]] = defaultdict(list)
-        for cut in self.cuts("train"):
-            by_speaker[speaker_of(cut)].append(cut)
+        by_speaker = self.speakers()
         most = sorted(by_speaker, key=lambda name: -sum(cut.duration for cut in by_speaker[name]))[:VOICES]
         voices = {}
         for name in most:

@@ -4,14 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lhotse.cut import MonoCut
-
 from codec.audio import write_audio
 from codec.errors import UserError
 from tts.checkpoint import Model
 from tts.data.datasets import speaker_of
 from tts.evaluate.cases import Case
-from tts.evaluate.figures import Estimate, paired
+from tts.evaluate.figures import Estimate
 from tts.evaluate.run import Results, evaluate
 from tts.evaluate.sample import Metric
 from tts.pipeline import TTS, Settings
@@ -133,7 +131,7 @@ def moved(before: Results, after: Results) -> Moves:
     moves = {}
     for figure in before.figures:
         a, b = before.rows["text"].get(figure.key), after.rows["text"].get(figure.key)
-        change = paired(figure, before.cases, after.cases)
+        change = figure.change(before.cases, after.cases)
         if figure.key in LABELS and a and b and change:
             moves[figure.key] = Move(a, b, change)
     return moves
@@ -145,10 +143,7 @@ def own_cases(tuning: Tuning, model: Model) -> list[Case]:
     Raises:
         UserError: there are none.
     """
-    by_speaker: dict[str, list[MonoCut]] = {}
-    for cut in tuning.cuts("train"):
-        by_speaker.setdefault(speaker_of(cut), []).append(cut)
-    prompts = {name: best_prompt(model, cuts) for name, cuts in by_speaker.items()}
+    prompts = {name: best_prompt(model, cuts) for name, cuts in tuning.speakers().items()}
     cases = []
     for cut in tuning.cuts("dev")[:HELD_OUT]:
         if (prompt := prompts.get(speaker_of(cut))) is not None:
