@@ -35,6 +35,16 @@ class KVCache:
         self.length = end
         return self._k.narrow(2, 0, end), self._v.narrow(2, 0, end)
 
+    def ahead(self, positions: int) -> tuple[Tensor, Tensor]:
+        """The whole buffers, (B, H, capacity, D), with room for so many positions behind `length`.
+
+        For who writes there without a copy, and then counts them in `length`. Something must be in the cache.
+        """
+        assert self._k is not None and self._v is not None
+        if self.length + positions > self._k.shape[2]:
+            self._grow(self._k, self.length + positions)
+        return self._k, self._v
+
     def _grow(self, like: Tensor, needed: int) -> None:
         while self.capacity < needed:
             self.capacity *= 2

@@ -23,6 +23,7 @@ PLAN = Plan(
     ids=6,
     reference_words=2,
     large=2**12,
+    compiled=False,
 )
 
 

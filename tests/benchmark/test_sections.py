@@ -136,7 +136,7 @@ def test_the_chain_is_timed_step_by_step(bench: Bench, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(lm, "write", write)
     monkeypatch.setattr(lm_module.time, "perf_counter", lambda: now[0])
-    found = LM(bench).write(Point(words=2, batch=4))
+    found = LM(bench).write(lm, Point(words=2, batch=4))
     assert found["tokens"] == pytest.approx(5 * 4 / 10.0)  # the prefix takes 5 s, ten steps 5 s
     assert found["steps"] == pytest.approx(2.0)
     assert found["read"] == pytest.approx(2.0 * step_bytes(lm.llama, 4) / 1e9)

@@ -174,7 +174,7 @@ def test_words_that_name_no_engine(tiny_model: Path, tmp_path: Path) -> None:
     model = Model.load(tiny_model)
     assert with_engine(model, "torch") is model
     for word, told in (
-        ("tensorflow", "no engine 'tensorflow'; give torch, transformers"),
+        ("tensorflow", "no engine 'tensorflow'; give torch, compiled, transformers"),
         ("torch:x", "no engine 'torch:x'"),
         ("onnxruntime", r"lacks its file: onnxruntime:PLACE, .* --to onnx"),
         ("llama.cpp:", r"lacks its file: llama\.cpp:PLACE, .* --to gguf"),

@@ -13,6 +13,8 @@ from tts.benchmark.measure import Arm, threads
 from tts.benchmark.section import OURS, REFERENCE, Bench, Found, Point, Section, picked
 from tts.benchmark.table import Cells, Line, compared, each
 from tts.benchmark.texts import words
+from tts.engines.choose import COMPILED
+from tts.lm.compiled import prepare
 from tts.lm.model import Request, SpeechLM
 from tts.text.frontend import Frontend
 
@@ -71,16 +73,24 @@ class LM(Section):
                 "read": steps * step_bytes(lm.llama, point.batch) / GB,
             }
 
+        def same(made: reference.Generated) -> dict[str, float]:
+            return {"same": float((made.ids == self._ids[point]).double().mean())}
+
         def ours() -> dict[str, float]:
             with threads(point.threads):
                 made = greedy(lm, torch.tensor(prefixes), plan.ids)
             self._ids[point] = made.ids
             return rates(made)
 
+        def by_compiler(other: SpeechLM) -> dict[str, float]:
+            with threads(point.threads):
+                made = greedy(other, torch.tensor(prefixes), plan.ids)
+            return rates(made) | same(made)
+
         def plain() -> dict[str, float]:
             with threads(point.threads):
                 made = reference.generate(llama, prefixes, plan.ids)
-            return rates(made) | {"same": float((made.ids == self._ids[point]).double().mean())}
+            return rates(made) | same(made)
 
         def memory() -> dict[str, float]:
             own = step_bytes(lm.llama, point.batch)
@@ -88,16 +98,23 @@ class LM(Section):
                 large, small = bandwidth(plan.large, 4 * plan.large), bandwidth(own, 4 * plan.large)
             return {"weights": own / MB, "large": large / GB, "small": small / GB}
 
-        return {OURS: ours, REFERENCE: plain, "chain": lambda: self.write(point), "memory": memory}
+        arms: dict[str, Arm] = {OURS: ours, REFERENCE: plain, "chain": lambda: self.write(lm, point)}
+        other = self.bench.compiled if point.batch == 1 else None  # more rows are not compiled
+        if other is not None:
+            with threads(point.threads):  # before the rounds, of which none is to wait for a compiler
+                prepare(other.llama)
+            arms[COMPILED] = lambda: by_compiler(other)
+            arms["compiled chain"] = lambda: self.write(other, point)
+        return arms | {"memory": memory}
 
-    def write(self, point: Point) -> dict[str, float]:
+    def write(self, lm: SpeechLM, point: Point) -> dict[str, float]:
         """One batch as the chain has it written: drawn, each row with a seed of its own, the phonemes given."""
         tts = self.bench.tts
         requests = [self.request(point, seed) for seed in range(point.batch)]
         tokens = steps = 0
         with threads(point.threads):
             started = first = time.perf_counter()
-            for step in tts.model.lm.write(requests, point.settings().sampling(0), tts.bounds):
+            for step in lm.write(requests, point.settings().sampling(0), tts.bounds):
                 tokens += len(step)
                 steps += 1
                 if steps == 1:
@@ -107,7 +124,7 @@ class LM(Section):
         return {
             "tokens": tokens / (ended - started),
             "steps": rate,
-            "read": rate * step_bytes(tts.model.lm.llama, point.batch) / GB,
+            "read": rate * step_bytes(lm.llama, point.batch) / GB,
         }
 
     def lines(self, points: Sequence[Point], found: Sequence[Found]) -> list[Line]:
@@ -117,20 +134,30 @@ class LM(Section):
         def share(who: str, memory: str) -> Cells:
             return each(truediv, picked(found, who, "read"), picked(found, "memory", memory))
 
+        with_compiler = picked(found, COMPILED, "ids")
         return [
             *compared("ids a second, one at a time", "", *pair("ids"), rate=True),
             Line("  the same ids", "%", picked(found, REFERENCE, "same")),
+            Line("ids a second, compiled", "", with_compiler),
+            Line("  times as fast", "", each(truediv, with_compiler, picked(found, REFERENCE, "ids"))),
+            Line("  the same ids", "%", picked(found, COMPILED, "same")),
             *compared("reading the prefix", "s", *pair("start")),
             *compared(f"prefix and {self.bench.plan.ids} ids", "s", *pair("whole")),
             Line("weights that a step reads", "MB", picked(found, "memory", "weights")),
             Line("memory bandwidth", "GB/s", picked(found, "memory", "large")),
             Line("  used", "%", share(OURS, "large")),
+            Line("  used, compiled", "%", share(COMPILED, "large")),
             Line("  used by the reference", "%", share(REFERENCE, "large")),
             Line("  used by the chain", "%", share("chain", "large")),
+            Line("  used by the chain, compiled", "%", share("compiled chain", "large")),
             Line("bandwidth over so few bytes", "GB/s", picked(found, "memory", "small")),
             Line("  used", "%", share(OURS, "small")),
+            Line("  used, compiled", "%", share(COMPILED, "small")),
             Line("  used by the reference", "%", share(REFERENCE, "small")),
             Line("  used by the chain", "%", share("chain", "small")),
+            Line("  used by the chain, compiled", "%", share("compiled chain", "small")),
             Line("tokens a second, by the chain", "", picked(found, "chain", "tokens")),
+            Line("  compiled", "", picked(found, "compiled chain", "tokens")),
             Line("  steps a second", "", picked(found, "chain", "steps")),
+            Line("  steps a second, compiled", "", picked(found, "compiled chain", "steps")),
         ]

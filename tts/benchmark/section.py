@@ -1,14 +1,18 @@
 """What all sections share: the conditions, what is varied, and how a table comes of it."""
 
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar
 
+from codec.errors import UserError
 from tts.benchmark.measure import Arm, Sample, doubling, rounds
 from tts.benchmark.reference import Spoken, speak_once, transformers_llama
 from tts.benchmark.table import Line, Table
+from tts.engines.choose import compiled
+from tts.lm.model import SpeechLM
 from tts.pipeline import CHUNK, TTS, Settings
 from tts.voice import Voice
 
@@ -55,6 +59,7 @@ class Plan:
         ids: that the LM writes where it is compared id by id.
         reference_words: of the longest text that the reference streams: it takes minutes for more.
         large: bytes that no cache holds, for the memory's bandwidth.
+        compiled: whether the LM is also measured with its steps compiled, where there is a compiler.
     """
 
     runs: int
@@ -69,6 +74,7 @@ class Plan:
     ids: int = 256
     reference_words: int = 40
     large: int = 256 * 2**20
+    compiled: bool = True
 
     def quick(self) -> "Plan":
         """A first look: two values of what is varied, and little of it."""
@@ -104,6 +110,15 @@ class Bench:
     def llama(self) -> Any:
         """transformers' Llama with the LM's weights."""
         return transformers_llama(self.tts.model.lm)
+
+    @cached_property
+    def compiled(self) -> SpeechLM | None:
+        """The LM with its steps compiled; None where it is not to be, or cannot."""
+        try:
+            return compiled(self.tts.model.lm) if self.plan.compiled else None
+        except UserError as error:
+            print(f"note: {error}", file=sys.stderr)
+            return None
 
     def spoken(self, texts: Sequence[str]) -> list[Spoken]:
         """The sentences of the texts as our chain writes them, made once."""

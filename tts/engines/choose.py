@@ -1,14 +1,17 @@
 """From a word in a config to an engine."""
 
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
 from codec.errors import UserError
 from tts.checkpoint import Model
 from tts.engines.engine import Engine, EngineLM
+from tts.lm.compiled import prepare
+from tts.lm.model import SpeechLM
 
-TORCH = "torch"
-KINDS = "torch, transformers[:FOLDER], onnxruntime:FOLDER, llama.cpp:FILE, or http://HOST:PORT/v1"
+TORCH, COMPILED = "torch", "compiled"
+KINDS = "torch, compiled, transformers[:FOLDER], onnxruntime:FOLDER, llama.cpp:FILE, or http://HOST:PORT/v1"
 
 
 def with_engine(model: Model, engine: str | Engine = TORCH) -> Model:
@@ -21,8 +24,22 @@ def with_engine(model: Model, engine: str | Engine = TORCH) -> Model:
     Raises:
         UserError: see `engine_of`.
     """
+    if engine == COMPILED:
+        return replace(model, lm=compiled(model.lm))
     chosen = engine_of(engine, model) if isinstance(engine, str) else engine
     return model if chosen is None else replace(model, lm=EngineLM(model.lm.layout, chosen))
+
+
+def compiled(lm: SpeechLM) -> SpeechLM:
+    """The LM with its steps of one row compiled; the one given stays as it is.
+
+    Raises:
+        UserError: they cannot be compiled here.
+    """
+    other = deepcopy(lm)
+    other.llama.compiled = True
+    prepare(other.llama)
+    return other
 
 
 def engine_of(word: str, model: Model) -> Engine | None:

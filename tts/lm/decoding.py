@@ -24,6 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from codec.nn.attention import KVCache, rope
+from tts.lm.compiled import TOO_MANY, Compiled
 
 if TYPE_CHECKING:
     from tts.lm.llama import Llama
@@ -51,10 +52,12 @@ class Packed:
     Args:
         llama: whose weights to take.
         precision: of the matrices.
+        compiled: whether steps of one row are compiled, see `tts.lm.compiled`.
     """
 
-    def __init__(self, llama: Llama, precision: Precision = "float32") -> None:
+    def __init__(self, llama: Llama, precision: Precision = "float32", *, compiled: bool = False) -> None:
         self.precision, config = precision, llama.config
+        self.compiled = Compiled(llama, precision) if compiled else None
         self.heads, self.kv_heads = config.num_attention_heads, config.num_key_value_heads
         self.head_dim, self.theta = config.hidden_size // self.heads, config.rope_theta
         self.dim, self.eps = config.hidden_size, config.rms_norm_eps
@@ -81,13 +84,16 @@ class Packed:
         sin[:, : self.head_dim // 2] *= -1
         self._cos, self._sin = (table.view(positions, 1, 2, -1) for table in (cos, sin))
 
-    def fits(self, llama: Llama, precision: Precision) -> bool:
-        """Whether these are still that model's weights in that precision."""
-        return self.precision == precision and self._made_from == _marks(llama)
+    def fits(self, llama: Llama, precision: Precision, *, compiled: bool = False) -> bool:
+        """Whether these are still that model's weights in that precision, for steps of that kind."""
+        same = (self.precision, self.compiled is not None) == (precision, compiled)
+        return same and self._made_from == _marks(llama)
 
     def step(self, ids: Tensor, caches: Sequence[KVCache], pads: Tensor | None, *, last_only: bool) -> Tensor:
         """What `Llama.forward` gives for new ids (B, T) behind filled caches."""
         (b, t), past = ids.shape, caches[0].length
+        if self.compiled is not None and b == 1 and t < TOO_MANY and pads is None:
+            return self.compiled.step(ids, caches, last_only=last_only)
         if past + t > len(self._places):
             self._grow(2 * (past + t))
         mask, cos, sin = self._seen(past, t, pads)

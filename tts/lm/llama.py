@@ -77,6 +77,7 @@ class Llama(nn.Module):
     Attributes:
         precision: of the weights while ids are added to filled caches, see `tts.lm.decoding`. float32 is what the
             modules give, but for rounding.
+        compiled: whether steps of one row are compiled, see `tts.lm.compiled`.
 
     Shapes: B batch, T new positions, S cached and new positions, V vocabulary.
     """
@@ -87,6 +88,7 @@ class Llama(nn.Module):
         self.model = Decoder(config)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.precision: Precision = "float32"
+        self.compiled = False
         self._packed: Packed | None = None
         self.apply(self._init)
 
@@ -103,8 +105,8 @@ class Llama(nn.Module):
         """Lay the weights out for the steps to come, where they are not yet; nothing while they are in training."""
         if not (in_use(self) and packable(self)):
             self._packed = None
-        elif self._packed is None or not self._packed.fits(self, self.precision):
-            self._packed = Packed(self, self.precision)
+        elif self._packed is None or not self._packed.fits(self, self.precision, compiled=self.compiled):
+            self._packed = Packed(self, self.precision, compiled=self.compiled)
 
     def forward(
         self,
