@@ -39,11 +39,12 @@ from tts.acoustic.decoder import FlowDecoder
 from tts.lm.model import SpeechLM
 from tts.text.symbols import SymbolTable
 
-FORMAT = 2
+FORMAT = 3
 OLDEST = 1
 """The formats that are read, both included. Whoever raises `FORMAT` adds a folder to ``tests/data/models``.
 
 2: the speaker encoder of the acoustic decoder normalises what it pools.
+3: the acoustic decoder leads the noisy frames past its blocks.
 """
 PARTS = ("features", "tokenizer", "lm", "acoustic", "vocoder")
 OURS = ("codec.", "tts.")
@@ -399,8 +400,11 @@ def _require_format(path: Path, note: Mapping[str, Any]) -> None:
 
 def _upgrade(note: dict[str, Any]) -> None:
     """Tell the config of an older format, in place, what was not to be told then."""
-    if note["format"] < 2 and note["config"].get("class_path") == "tts.acoustic.decoder.FlowDecoder":
-        note["config"]["init_args"]["dit"]["init_args"].setdefault("speaker_norm", False)
+    if note["config"].get("class_path") != "tts.acoustic.decoder.FlowDecoder":
+        return
+    for since, setting in ((2, "speaker_norm"), (3, "skip")):
+        if note["format"] < since:
+            note["config"]["init_args"]["dit"]["init_args"].setdefault(setting, False)
 
 
 def _note(path: Path, text: str) -> dict[str, Any]:

@@ -208,7 +208,7 @@ def _parser() -> argparse.ArgumentParser:
     how.add_argument(
         "--engine",
         default="torch",
-        help="what runs the LM: torch, transformers, onnxruntime:FOLDER, llama.cpp:FILE or a server's http://.../v1; "
+        help="what runs the LM: torch, compiled, transformers, onnxruntime:FOLDER, llama.cpp:FILE or a server's http://.../v1; "
         "default: %(default)s",
     )
     how.add_argument("--threads", type=int, metavar="N", help="processor cores to use; default: all")

@@ -68,6 +68,23 @@ def test_frames_go_in_and_come_out_in_order(patch: int) -> None:
         assert changed.nonzero()[:, 0].tolist() == list(range(start, start + patch))
 
 
+@torch.no_grad()
+def test_noisy_frames_are_led_past_the_blocks() -> None:
+    """With blocks that say nothing, the velocity is the frames, each number of a patch times its factor."""
+    dit = DiT(SPEC, dim=16, layers=1, heads=2, hidden=24, patch=2)
+    assert dit.skip is not None
+    factors = torch.randn(2 * 6)
+    dit.skip.bias.copy_(factors)
+    frames = torch.randn(2, 8, 6)
+    found = velocity_of(dit, frames, torch.tensor([0.3, 0.8]))
+    torch.testing.assert_close(found, (frames.view(2, 4, 12) * factors).view(2, 8, 6))
+    torch.nn.init.normal_(dit.skip.weight)
+    found = velocity_of(dit, frames[:1].expand(2, -1, -1), torch.tensor([0.3, 0.8]))
+    assert not torch.allclose(found[0], found[1])  # the time tells the factor
+    plain = DiT(SPEC, dim=16, layers=1, heads=2, hidden=24, skip=False)
+    assert not any("skip" in name for name in plain.state_dict())
+
+
 def test_patch_must_divide_a_token() -> None:
     with pytest.raises(ValueError, match="patch 3"):
         DiT(SPEC, dim=16, layers=1, heads=2, hidden=24, patch=3)

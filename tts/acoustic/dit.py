@@ -89,7 +89,7 @@ class Modulation(NamedTuple):
 
     Attributes:
         blocks: (B, 6, dim) for all blocks.
-        final: (B, 1, 2 dim) for the output.
+        final: (B, 1, 2 dim) for the output; behind them, what the noisy frames are multiplied with to be added to it.
     """
 
     blocks: Tensor
@@ -149,6 +149,9 @@ class DiT(nn.Module):
         patch: frames per position; divides the frames per token. 2 halves the cost at no loss we could measure.
         symbols: size of the phoneme table; 0 for a decoder that knows tokens only.
         speaker_norm: as `SpeakerEncoder` has it.
+        skip: lead the noisy frames past the blocks, too, each number by a factor that time and speaker tell. The
+            velocity holds the noise, and a patch of frames has nearly as many numbers as a small model is wide: without,
+            most of the width is taken up by carrying it through.
     """
 
     def __init__(
@@ -162,6 +165,7 @@ class DiT(nn.Module):
         patch: int = 2,
         symbols: int = 0,
         speaker_norm: bool = True,
+        skip: bool = True,
     ) -> None:
         super().__init__()
         self.spec = spec or TokenSpec()
@@ -187,7 +191,8 @@ class DiT(nn.Module):
         self.blocks = nn.ModuleList(Block(dim, heads, hidden) for _ in range(layers))
         self.final = nn.Linear(dim, 2 * dim)
         self.frames_out = nn.Linear(dim, width)
-        for zeroed in (self.modulate, self.final, self.frames_out):
+        self.skip = nn.Linear(dim, width) if skip else None
+        for zeroed in filter(None, (self.modulate, self.final, self.frames_out, self.skip)):
             nn.init.zeros_(zeroed.weight)
             nn.init.zeros_(zeroed.bias)
         nn.init.normal_(self.tokens_in.weight, std=0.5)
@@ -234,7 +239,10 @@ class DiT(nn.Module):
     def modulation(self, t: Tensor, speaker: Tensor) -> Modulation:
         """What `forward` makes of its arguments of these names, the same for every chunk."""
         condition = F.silu(self.time(t) + speaker)
-        return Modulation(self.modulate(condition).unflatten(-1, (6, -1)), self.final(condition)[:, None])
+        final = self.final(condition)
+        if self.skip is not None:
+            final = torch.cat([final, self.skip(condition)], dim=-1)
+        return Modulation(self.modulate(condition).unflatten(-1, (6, -1)), final[:, None])
 
     def forward(
         self,
@@ -267,10 +275,14 @@ class DiT(nn.Module):
         if isinstance(t, Tensor):
             assert speaker is not None
             t = self.modulation(t, speaker)
-        x = self.frames_in(rearrange(frames, "b (p f) d -> b p (f d)", f=self.patch)) + tokens.x
+        patches = rearrange(frames, "b (p f) d -> b p (f d)", f=self.patch)
+        x = self.frames_in(patches) + tokens.x
         for i, block in enumerate(self.blocks):
             x = block(x, t.blocks, tokens.cos, tokens.sin, mask, caches[i] if caches else None)
-        shift, scale = t.final.chunk(2, dim=-1)
+        dim = x.shape[-1]
+        shift, scale, past_blocks = t.final.split([dim, dim, t.final.shape[-1] - 2 * dim], dim=-1)
         x = self.frames_out(F.layer_norm(x, x.shape[-1:]) * (1 + scale) + shift)
+        if self.skip is not None:
+            x = x + past_blocks * patches
         velocity: Tensor = rearrange(x, "b p (f d) -> b (p f) d", f=self.patch)
         return velocity

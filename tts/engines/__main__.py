@@ -40,7 +40,7 @@ def _parser() -> argparse.ArgumentParser:
         "--engine",
         action="append",
         metavar="WORD",
-        help="torch, transformers[:FOLDER], onnxruntime:FOLDER, llama.cpp:FILE, http://HOST:PORT/v1; may be repeated; "
+        help="torch, compiled, transformers[:FOLDER], onnxruntime:FOLDER, llama.cpp:FILE, http://HOST:PORT/v1; may be repeated; "
         "default: torch and transformers",
     )
     parser.add_argument("--model", metavar="FOLDER", help="a trained model; default: the embedded one")

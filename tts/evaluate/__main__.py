@@ -119,7 +119,9 @@ def _parser() -> argparse.ArgumentParser:
     how.add_argument("--retries", type=int, metavar="N", help="new tries at a sentence that reads badly")
     how.add_argument("--batch", type=int, metavar="N", help="sentences made at once")
     how.add_argument("--precision", default="float32", choices=PRECISIONS, help="default: %(default)s")
-    how.add_argument("--engine", default="torch", help="what runs the LM; default: %(default)s")
+    how.add_argument(
+        "--engine", default="torch", help="what runs the LM, as in infer.py; default: %(default)s"
+    )
     how.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 ...; default: %(default)s")
     how.add_argument("--threads", type=int, metavar="N", help="processor cores to use; default: all")
     return parser
