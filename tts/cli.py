@@ -208,8 +208,8 @@ def _parser() -> argparse.ArgumentParser:
     how.add_argument(
         "--engine",
         default="torch",
-        help="what runs the LM: torch, compiled, transformers, onnxruntime:FOLDER, llama.cpp:FILE or a server's http://.../v1; "
-        "default: %(default)s",
+        help="what runs the LM: torch, compiled, transformers, onnxruntime:FOLDER, llama.cpp:FILE or a server's "
+        "http://.../v1; default: %(default)s",
     )
     how.add_argument("--threads", type=int, metavar="N", help="processor cores to use; default: all")
     return parser

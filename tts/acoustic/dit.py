@@ -150,8 +150,8 @@ class DiT(nn.Module):
         symbols: size of the phoneme table; 0 for a decoder that knows tokens only.
         speaker_norm: as `SpeakerEncoder` has it.
         skip: lead the noisy frames past the blocks, too, each number by a factor that time and speaker tell. The
-            velocity holds the noise, and a patch of frames has nearly as many numbers as a small model is wide: without,
-            most of the width is taken up by carrying it through.
+            velocity holds the noise, and a patch of frames has nearly as many numbers as a small model is wide:
+            without, most of the width is taken up by carrying it through.
     """
 
     def __init__(

@@ -40,8 +40,8 @@ def _parser() -> argparse.ArgumentParser:
         "--engine",
         action="append",
         metavar="WORD",
-        help="torch, compiled, transformers[:FOLDER], onnxruntime:FOLDER, llama.cpp:FILE, http://HOST:PORT/v1; may be repeated; "
-        "default: torch and transformers",
+        help="torch, compiled, transformers[:FOLDER], onnxruntime:FOLDER, llama.cpp:FILE, http://HOST:PORT/v1; may be "
+        "repeated; default: torch and transformers",
     )
     parser.add_argument("--model", metavar="FOLDER", help="a trained model; default: the embedded one")
     parser.add_argument("--voice", help="as infer.py takes it; default: the first that ships")
