@@ -123,7 +123,7 @@ def test_without_a_compiler(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(Compiled, "step", broken)
     with pytest.raises(
-        UserError, match=r"engine 'compiled' cannot be used here .*No working C\+\+ compiler.*install one"
+        UserError, match=r"engine 'compiled' cannot be used here .*No working C\+\+ compiler.*install them"
     ):
         TTS.load(tiny_model, engine="compiled")
 

@@ -143,8 +143,8 @@ def prepare(llama: Llama) -> None:
     except (RuntimeError, ImportError, AttributeError, OSError) as error:
         reason = str(error).strip().splitlines()[0][:200]
         raise UserError(
-            f"engine 'compiled' cannot be used here ({reason}); it needs a C++ compiler (g++ or clang++); "
-            "install one, or leave the engine out"
+            f"engine 'compiled' cannot be used here ({reason}); it needs a C++ compiler (g++ or "
+            "clang++) and Python's headers; install them, or leave the engine out"
         ) from error
 
 
