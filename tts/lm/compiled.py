@@ -33,6 +33,9 @@ torch's 512 a step of the embedded LM takes a fifth longer on two cores; with 32
 TOO_MANY = 4
 """New ids of a row from which on one pass over the weights for all is faster than one for each."""
 
+ROUND = 64
+"""A step looks over so many positions, or a multiple, that they need not be counted anew every time."""
+
 _LATER_LAYER = re.compile(r"(model\.layers|keys|values)\[[1-9]")
 
 
@@ -98,6 +101,7 @@ class Compiled:
                 _weights([llama.lm_head], precision),
                 config.rope_theta ** (-half / (2 * len(half))),
             )
+        self._table = torch.arange(512)
         self._by_threads: dict[int, Callable[..., Tensor]] = {}
 
     @torch.inference_mode()
@@ -105,23 +109,38 @@ class Compiled:
         """What `Llama.forward` gives for new ids (1, N) behind filled caches: logits (1, N or 1, V)."""
         made = []
         for one in ids[0].split(1):
-            at = torch.tensor([caches[0].length])
+            past = caches[0].length
             keys, values = zip(*(cache.ahead(1) for cache in caches), strict=True)
-            made.append(self._function(keys + values)(self.model, one, at, keys, values))
+            places = self._places(min(past // ROUND * ROUND + ROUND, keys[0].shape[2]))
+            step = self._function(places, keys + values)
+            made.append(step(self.model, one, places[past : past + 1], places, keys, values))
             for cache in caches:
                 cache.length += 1
         return torch.stack(made[-1:] if last_only else made)[None]
 
-    def _function(self, buffers: Sequence[Tensor]) -> Callable[..., Tensor]:
-        """The step for as many threads as torch has now, which are compiled in, over buffers of any capacity."""
+    def _places(self, count: int) -> Tensor:
+        """0, 1, 2 ... of the positions that a step looks over."""
+        table = self._table
+        if count > len(table):
+            table = self._table = torch.arange(2 * count)
+        return table[:count]
+
+    def _function(self, places: Tensor, buffers: Sequence[Tensor]) -> Callable[..., Tensor]:
+        """The step for as many threads as torch has now, which are compiled in, for any number of positions."""
         threads = torch.get_num_threads()
         if threads not in self._by_threads:
+            torch._dynamo.mark_dynamic(places, 0)
             for buffer in buffers:
                 torch._dynamo.mark_dynamic(buffer, 2)
             self._by_threads[threads] = torch.compile(
                 _stepper(self.heads, self.kv_heads, self.eps),
                 fullgraph=True,
-                options={"cpp.threads": threads, "cpp.min_chunk_size": CHUNK, "guard_filter_fn": _needed},
+                options={
+                    "cpp.threads": threads,
+                    "cpp.min_chunk_size": CHUNK,
+                    "guard_filter_fn": _needed,
+                    "size_asserts": False,  # what the guards have seen already; a tenth of the step
+                },
             )
         return self._by_threads[threads]
 
@@ -164,11 +183,15 @@ def _stepper(heads: int, kv_heads: int, eps: float) -> Callable[..., Tensor]:
         out: Tensor = held(x * (x.square().mean() + eps).rsqrt() * weight)
         return out
 
-    def step(model: _Model, one: Tensor, at: Tensor, keys: Buffers, values: Buffers) -> Tensor:
+    def step(
+        model: _Model, one: Tensor, at: Tensor, places: Tensor, keys: Buffers, values: Buffers
+    ) -> Tensor:
+        near = places.shape[0]  # what lies further on in the buffers is not filled
+        torch._check(near <= keys[0].shape[2])
         x = F.embedding(one, model.embedding)[0]
         angles = at.float() * model.frequencies
         cos, sin = held(angles.cos()), held(angles.sin())
-        seen = torch.arange(keys[0].shape[2]) <= at
+        seen = places <= at
         for layer, k, v in zip(model.layers, keys, values, strict=True):
             h = product(normed(x, layer.norm1), layer.qkv).view(turned_heads + kv_heads, -1)
             first, second = h[:turned_heads].chunk(2, -1)
@@ -176,9 +199,9 @@ def _stepper(heads: int, kv_heads: int, eps: float) -> Callable[..., Tensor]:
             k.index_copy_(2, at, turned[None, heads:, None])
             v.index_copy_(2, at, h[None, turned_heads:, None])
             q = turned[:heads].view(kv_heads, groups, 1, -1)
-            scores = (q * k[0][:, None]).sum(-1) * q.shape[-1] ** -0.5
+            scores = (q * k[0, :, None, :near]).sum(-1) * q.shape[-1] ** -0.5
             share = held(scores.masked_fill(~seen, float("-inf")).softmax(-1))
-            y = held((share[..., None] * v[0][:, None]).sum(2).reshape(-1))
+            y = held((share[..., None] * v[0, :, None, :near]).sum(2).reshape(-1))
             x = held(x + product(y, layer.out))
             gate, up = product(normed(x, layer.norm2), layer.gate_up).chunk(2)
             x = held(x + product(held(F.silu(gate) * up), layer.down))
