@@ -33,6 +33,9 @@ torch's 512 a step of the embedded LM takes a fifth longer on two cores; with 32
 TOO_MANY = 4
 """New ids of a row from which on one pass over the weights for all is faster than one for each."""
 
+USUAL = 400
+"""Positions of a sentence behind a voice prompt: for so many it is decided which loops are for several threads."""
+
 ROUND = 64
 """A step looks over so many positions, or a multiple, that they need not be counted anew every time."""
 
@@ -156,8 +159,8 @@ def prepare(llama: Llama) -> None:
     try:
         with torch.inference_mode(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what the compiler lacks for other devices
-            caches = llama.new_caches(8)
-            llama(torch.zeros(1, 2, dtype=torch.long), caches)
+            caches = llama.new_caches(2 * USUAL)
+            llama(torch.zeros(1, USUAL, dtype=torch.long), caches)
             llama(torch.zeros(1, 1, dtype=torch.long), caches)
     except (RuntimeError, ImportError, AttributeError, OSError) as error:
         reason = str(error).strip().splitlines()[0][:200]
