@@ -222,7 +222,10 @@ def _needed(guards: Sequence[Any]) -> list[bool]:
 def _weights(layers: Sequence[torch.nn.Linear], precision: Precision) -> Weights:
     """Linear layers without bias and of the same input, side by side."""
     weight = torch.cat([layer.weight for layer in layers])
-    if precision == "float32":
-        return Weights(weight, None)
+    return Weights(weight, None) if precision == "float32" else Weights(*in_8_bits(weight))
+
+
+def in_8_bits(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """A matrix (out, in) as whole numbers, and the scale (out,) of its rows."""
     scale = weight.abs().amax(1).clamp(min=1e-8) / 127
-    return Weights((weight / scale[:, None]).round().to(torch.int8), scale)
+    return (weight / scale[:, None]).round().to(torch.int8), scale

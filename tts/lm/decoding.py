@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from codec.nn.attention import KVCache, rope
-from tts.lm.compiled import TOO_MANY, Compiled
+from tts.lm.compiled import TOO_MANY, Compiled, in_8_bits
 
 if TYPE_CHECKING:
     from tts.lm.llama import Llama
@@ -190,9 +190,8 @@ def _int8(weight: Tensor, norm: Tensor | None) -> Matrix:
     Raises:
         AttributeError, RuntimeError, NotImplementedError: the product, which torch does not promise, is not there.
     """
-    scale = weight.abs().amax(1).clamp(min=1e-8) / 127
-    whole = (weight / scale[:, None]).round().to(torch.int8).contiguous()
-    scale = scale.bfloat16()
+    whole, scale = in_8_bits(weight)
+    whole, scale = whole.contiguous(), scale.bfloat16()
 
     def times(x: Tensor) -> Tensor:
         x = x if norm is None else x * norm
