@@ -121,9 +121,8 @@ class VocosVocoder(nn.Module):
             sound, weight = (hidden.new_zeros(len(hidden), size - hop) for _ in range(2))
         frames = hidden.shape[1]
         if frames:
-            magnitude, phase = self.head.out(hidden).transpose(1, 2).chunk(2, dim=1)
-            spectrum = torch.polar(magnitude.exp().clip(max=1e2), phase)  # as the package's head has it
-            pieces = torch.fft.irfft(spectrum, size, dim=1) * window[:, None]
+            spectra = self._spectra(state, hidden)
+            pieces = torch.fft.irfft(spectra, size, dim=1) * window[:, None]
             squares = window.square()[:, None].expand(len(hidden), size, frames)
             total = (frames - 1) * hop + size
             sound, weight = (
@@ -139,6 +138,11 @@ class VocosVocoder(nn.Module):
         skipped = min(state.skip, out.shape[1])
         state.skip -= skipped
         return out[:, skipped:]
+
+    def _spectra(self, state: VocosState, hidden: Tensor) -> Tensor:
+        """Hidden (B, T, dim) -> (B, frequencies, T) complex, as the package's head has it."""
+        magnitude, phase = self.head.out(hidden).transpose(1, 2).chunk(2, dim=1)
+        return torch.polar(magnitude.exp().clip(max=1e2), phase)
 
     def load_released(self, path: str | Path) -> None:
         """Take weights in the layout of ``charactr/vocos-mel-24khz`` from a safetensors file.

@@ -104,6 +104,22 @@ def test_vocoder_gain_moves_the_level_but_never_clips(recordings: CutSet) -> Non
     assert 10 ** (-12 / 20) <= min(gains) < 0.5
 
 
+def test_vocoder_pitch_is_that_of_the_crop_and_0_without_a_voice(tmp_path: Path) -> None:
+    at = np.arange(48_000) / 24_000
+    cycles = np.cumsum(np.where(at < 1, 120 + 60 * at, 0)) / 24_000  # up for a second, then silence
+    wav = np.where(at < 1, sum(np.sin(2 * np.pi * n * cycles) / n for n in range(1, 20)), 0) * 0.2
+    soundfile.write(tmp_path / "v.flac", wav, 24_000, subtype="PCM_16")
+    recording = Recording.from_file(tmp_path / "v.flac", recording_id="v")
+    speech = SupervisionSegment("v", "v", 0.0, recording.duration, speaker="ann")
+    cuts = of(MonoCut("v", 0.0, recording.duration, 0, recording=recording, supervisions=[speech]))
+    batch = VocoderDataset(cuts, samples=48_000, pitch=True)[cuts]
+    assert batch.pitch is not None and batch.pitch.shape == (1, 48_000 // 256 + 1)
+    frames = np.arange(10, 80)
+    np.testing.assert_allclose(batch.pitch[0, 10:80], 120 + 60 * frames * 256 / 24_000, rtol=0.01)
+    assert not batch.pitch[0, 110:].any()
+    assert VocoderDataset(cuts, samples=48_000)[cuts].pitch is None
+
+
 # -------------------------------------------------------------------------------------------------------- LM
 
 SPEAKERS = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,10 @@ import pytest
 import torch
 
 from codec.errors import UserError
+from codec.vocoders.harmonic import HarmonicVocos
 from tts.acoustic.flow import time_grid
 from tts.checkpoint import Model
-from tts.export.graphs import FlowStep, LmStep, TokenizerEncoder, Vocoder
+from tts.export.graphs import FlowStep, HarmonicVocoder, LmStep, TokenizerEncoder, Vocoder
 from tts.export.note import Note
 
 for name in ("onnx", "onnxscript", "onnxruntime"):
@@ -75,6 +77,26 @@ def test_vocoder(chain: OnnxChain, model: Model) -> None:
         mine = model.vocoder(frames)
         assert wav.shape == mine.shape and mine.abs().max() > 0.05
         torch.testing.assert_close(wav, mine, **CLOSE)
+
+
+def test_a_harmonic_vocoder(model: Model, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    vocoder = HarmonicVocos(dim=32, intermediate_dim=48, num_layers=2).eval()
+    export_onnx(replace(model, vocoder=vocoder), tmp_path, only=["vocoder"])
+    chain = OnnxChain(tmp_path, threads=1)
+    for batch, count in (
+        (1, 3),
+        (2, 50),
+        (1, 600),
+    ):  # shorter than a block of pitch, and longer than the noise
+        frames = torch.randn(batch, count, 100) - 4
+        mine = vocoder(frames)
+        torch.testing.assert_close(HarmonicVocoder(vocoder)(frames), mine, atol=1e-3, rtol=1e-3)
+        (wav,) = ran(chain, "vocoder", frames)
+        assert wav.shape == mine.shape and mine.abs().max() > 0.05
+        torch.testing.assert_close(
+            wav, mine, atol=5e-3, rtol=1e-3
+        )  # the pitch's rounding, times 60 harmonics
 
 
 @pytest.mark.parametrize("guidance", [0.0, 2.0])

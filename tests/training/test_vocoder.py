@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -9,7 +10,9 @@ import torch
 from torch import Tensor
 from vocos.loss import MelSpecReconstructionLoss
 
+from codec.errors import UserError
 from codec.features.mel import LogMel
+from codec.vocoders.harmonic import HarmonicVocos
 from codec.vocoders.vocos import VocosVocoder
 from tts.data.batches import VocoderBatch
 from tts.training.vocoder import VocoderModule
@@ -53,6 +56,24 @@ def test_it_learns_to_copy_two_recordings(utterances: Any, fit: Any) -> None:
     assert len(stage.discriminators) == 0
     assert metrics["val/mel"] == pytest.approx(distance(stage, batch.wav), rel=1e-3)
     assert metrics["val/mel"] < 0.4 < 1.5 < before  # natural-log units
+
+
+def test_a_harmonic_one_learns_to_copy_and_to_read_the_pitch(utterances: Any, fit: Any) -> None:
+    torch.manual_seed(0)
+    vocoder = HarmonicVocos(dim=64, intermediate_dim=128, num_layers=2)
+    settings: dict[str, Any] = {"mel_scales": SCALES, "warmup": 5, "total": 1000}
+    stage = VocoderModule(vocoder, LogMel(), adversarial_from=-1, lr=2e-3, **settings)
+    plain = batch_of(utterances[::2])
+    pitch = torch.full((len(plain.wav), plain.wav.shape[1] // 256 + 1), 150.0)
+    pitch[:, ::4] = 0
+    with pytest.raises(UserError, match="pitch: true"):
+        fit(stage, plain, 1)
+    metrics = fit(stage, VocoderBatch(plain.wav, pitch), 100)
+    assert metrics["val/mel"] < 0.55
+    assert metrics["val/pitch"] < 2 < math.log(160)
+    with torch.no_grad():
+        read = vocoder.pitch(stage.features(plain.wav))
+    assert 1200 * (read / 150).log2().abs().median() < 15  # cents
 
 
 def weights(module: torch.nn.Module) -> Tensor:

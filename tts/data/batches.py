@@ -10,9 +10,11 @@ IGNORE = -100  # label of a position without loss, as torch's cross entropy has 
 class VocoderBatch(NamedTuple):
     """Attributes:
     wav: crops, (B, samples) float32, full scale at 1.0.
+    pitch: (B, T) float32, Hz of every frame, 0 where there is no voice; None where it is not asked for.
     """
 
     wav: Tensor
+    pitch: Tensor | None = None
 
 
 class TokenizerBatch(NamedTuple):

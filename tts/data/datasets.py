@@ -23,6 +23,7 @@ from torch.utils.data import Dataset
 
 from codec.spec import FrameSpec, TokenSpec
 from tts.data.batches import IGNORE, AcousticBatch, LMBatch, TokenizerBatch, VocoderBatch
+from tts.data.pitch import pitch_of
 from tts.text.symbols import DEFAULT_SYMBOLS, SymbolTable
 from tts.text.triphones import told
 
@@ -79,17 +80,36 @@ class VocoderDataset(SpeechDataset):
     Args:
         samples: of a crop; shorter recordings are padded with zeros.
         gain_db: each crop's level is changed by up to so much, up or down, short of clipping.
+        pitch: whether to measure the pitch of each crop's frames, which `HarmonicVocos` learns to read.
+        hop: samples from frame to frame.
     """
 
     reads = ("recording",)
 
-    def __init__(self, cuts: CutSet, *, samples: int = 24_576, gain_db: float = 0.0, seed: int = 0) -> None:
+    def __init__(
+        self,
+        cuts: CutSet,
+        *,
+        samples: int = 24_576,
+        gain_db: float = 0.0,
+        pitch: bool = False,
+        hop: int = FRAMES.hop,
+        seed: int = 0,
+    ) -> None:
         super().__init__(cuts, seed=seed)
         self.samples = samples
         self.gain_db = gain_db
+        self.pitch = pitch
+        self.hop = hop
 
     def __getitem__(self, cuts: CutSet) -> VocoderBatch:
-        return VocoderBatch(torch.from_numpy(np.stack([self._crop(cut) for cut in cuts])))
+        crops = [self._crop(cut) for cut in cuts]
+        wav = torch.from_numpy(np.stack(crops))
+        if not self.pitch:
+            return VocoderBatch(wav)
+        rates = [cut.sampling_rate for cut in cuts]
+        pitch = [pitch_of(crop, rate, self.hop) for crop, rate in zip(crops, rates, strict=True)]
+        return VocoderBatch(wav, torch.from_numpy(np.stack(pitch)))
 
     def _crop(self, cut: Cut) -> Floats:
         draws = self.draws(cut)

@@ -26,6 +26,7 @@ from tqdm import tqdm
 
 from codec.audio import write_whole
 from codec.errors import UserError
+from codec.vocoders.harmonic import HarmonicVocos
 from codec.vocoders.vocos import VocosVocoder
 from tts.acoustic.dit import Block
 from tts.checkpoint import Model
@@ -141,7 +142,8 @@ def graphs_of(model: Model) -> Iterator[Graph]:
         raise UserError(
             f"{model.folder}: its vocoder {type(model.vocoder).__name__} has no ONNX graph; only Vocos has"
         )
-    yield Graph("vocoder", "vocoder", graphs.Vocoder(model.vocoder), {"frames": frames}, ["wav"], [(0, 1)])
+    of_vocoder = graphs.HarmonicVocoder if isinstance(model.vocoder, HarmonicVocos) else graphs.Vocoder
+    yield Graph("vocoder", "vocoder", of_vocoder(model.vocoder), {"frames": frames}, ["wav"], [(0, 1)])
 
 
 def _cache_of_lm(model: Model) -> list[int]:

@@ -7,6 +7,8 @@ Shapes: B batch, T frames, D numbers of a frame, N tokens, P new positions, S po
 of keys, K numbers per head, V vocabulary, M reading positions.
 """
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -14,6 +16,7 @@ from torch import Tensor, nn
 from codec.nn.attention import rope
 from codec.tokenizer.fsq import FSQ
 from codec.tokenizer.model import Tokenizer
+from codec.vocoders.harmonic import HarmonicVocos, anchored, pulses
 from codec.vocoders.vocos import VocosVocoder
 from tts.acoustic.decoder import FlowDecoder
 from tts.lm.llama import Llama
@@ -109,8 +112,8 @@ class FlowStep(nn.Module):
 class Vocoder(nn.Module):
     """Frames (B, T, D) -> waveform (B, (T - 1) * hop).
 
-    The inverse STFT is one transposed convolution, by the windowed waves of all frequencies: graphs have no complex
-    numbers.
+    The inverse STFT is one transposed convolution, by the windowed waves of all frequencies, and an STFT is a
+    convolution by the same: graphs have no complex numbers.
     """
 
     def __init__(self, vocoder: VocosVocoder) -> None:
@@ -127,12 +130,58 @@ class Vocoder(nn.Module):
         self.squares: Tensor
 
     def forward(self, frames: Tensor) -> Tensor:
-        magnitude, phase = self.out(self.backbone(frames.transpose(1, 2))).transpose(1, 2).chunk(2, dim=1)
-        magnitude = magnitude.exp().clip(max=1e2)  # as the package's head has it
-        parts = torch.cat([magnitude * phase.cos(), magnitude * phase.sin()], dim=1)
+        parts = self.spectra(frames)
         sound = F.conv_transpose1d(parts, self.waves, stride=self.hop)
         weight = F.conv_transpose1d(torch.ones_like(parts[:, :1]), self.squares, stride=self.hop)
         return (sound / weight.clamp(min=1e-11))[:, 0, self.edge : -self.edge]
+
+    def spectra(self, frames: Tensor) -> Tensor:
+        """(B, T, D) -> real parts, then imaginary ones, (B, 2 F, T)."""
+        magnitude, phase = self.out(self.backbone(frames.transpose(1, 2))).transpose(1, 2).chunk(2, dim=1)
+        return polar(magnitude.exp().clip(max=1e2), phase)  # as the package's head has it
+
+
+class HarmonicVocoder(Vocoder):
+    """The same of a vocoder that filters pulses and noise."""
+
+    def __init__(self, vocoder: VocosVocoder) -> None:
+        super().__init__(vocoder)
+        assert isinstance(vocoder, HarmonicVocos)
+        istft = vocoder.head.istft
+        size, window = istft.n_fft, istft.window
+        self.pitch, self.rate, self.limit = vocoder.pitch, vocoder.spec.sample_rate, math.log(1e2)
+        turn = torch.fft.fft(torch.eye(size, dtype=torch.float64))[: self.edge + 1]
+        analysis = torch.cat([turn.real, turn.imag]).to(window) * (window / window.norm())
+        self.register_buffer("analysis", analysis[:, None])
+        self.register_buffer("noise", vocoder.noise)
+        self.analysis: Tensor
+        self.noise: Tensor
+
+    def spectra(self, frames: Tensor) -> Tensor:
+        count = frames.shape[1]
+        held = anchored(self.pitch(frames), self.hop, self.rate)
+        voice, _ = pulses(held, torch.zeros_like(held[:, 0]), self.hop, self.rate)
+        noise = self.noise[torch.arange(count * self.hop, device=frames.device) % len(self.noise)]
+        voice, noise = self._stft(voice), self._stft(noise.expand_as(voice))
+        hidden = self.out(self.backbone(frames.transpose(1, 2))).transpose(1, 2)
+        voiced, delay, unvoiced = hidden.chunk(3, dim=1)
+        voiced, unvoiced = voiced.clip(max=self.limit).exp(), unvoiced.clip(max=self.limit).exp()
+        real, imag = polar(voiced, delay).chunk(2, dim=1)
+        by_real, by_imag = voice.chunk(2, dim=1)
+        filtered = torch.cat([real * by_real - imag * by_imag, real * by_imag + imag * by_real], dim=1)
+        spectra: Tensor = filtered + unvoiced.repeat(1, 2, 1) * noise
+        return spectra
+
+    def _stft(self, sound: Tensor) -> Tensor:
+        """(B, T * hop) -> (B, 2 F, T), a window around the middle of every ``hop`` samples."""
+        edge = (2 * self.edge - self.hop) // 2
+        windows: Tensor = F.conv1d(F.pad(sound[:, None], (edge, edge)), self.analysis, stride=self.hop)
+        return windows
+
+
+def polar(magnitude: Tensor, phase: Tensor) -> Tensor:
+    """(B, F, T) each -> real parts, then imaginary ones, (B, 2 F, T)."""
+    return torch.cat([magnitude * phase.cos(), magnitude * phase.sin()], dim=1)
 
 
 class LmStep(nn.Module):

@@ -7,7 +7,9 @@ from torch import Tensor, nn
 from vocos.discriminators import MultiPeriodDiscriminator, MultiResolutionDiscriminator
 from vocos.loss import DiscriminatorLoss, FeatureMatchingLoss, GeneratorLoss, MelSpecReconstructionLoss
 
+from codec.errors import UserError
 from codec.spec import FrameSpec
+from codec.vocoders.harmonic import HarmonicVocos
 from tts.data.batches import VocoderBatch
 from tts.training.data import SpeechData
 from tts.training.media import CASES, Item, Sound, compare_frames
@@ -22,7 +24,8 @@ class VocoderModule(StageModule):
 
     The losses are the ``vocos`` package's: mel L1 at several resolutions (as in DAC, Kumar et al. 2023,
     arXiv 2306.06546), hinge GAN and feature matching. A waveform trained on mel distance alone is
-    intelligible but buzzes: the phase is only right where windows overlap; the adversaries mend that.
+    intelligible but buzzes: the phase is only right where windows overlap; the adversaries mend that. So does
+    `HarmonicVocos`, without them; it learns to read the pitch, too, by cross entropy to that of the batch.
 
     Args:
         vocoder: frames -> waveform.
@@ -90,11 +93,39 @@ class VocoderModule(StageModule):
         ]
         return optimizers, schedules
 
-    def generate(self, wav: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, samples) -> the copy made from its frames, and the recording cut to the same length."""
-        fake = self.vocoder(self.features(wav))
+    def generate(self, wav: Tensor, pitch: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """(B, samples) -> the copy made from its frames, and the recording cut to the same length.
+
+        Args:
+            wav: recordings.
+            pitch: (B, T) Hz that a harmonic vocoder is to speak at, its own reading where that is 0.
+        """
+        frames = self.features(wav)
+        if pitch is None:
+            fake = self.vocoder(frames)
+        else:
+            assert isinstance(self.vocoder, HarmonicVocos)
+            with torch.no_grad():
+                read = self.vocoder.pitch(frames)
+            fake = self.vocoder(frames, torch.where(pitch > 0, pitch, read.float()))
         samples = min(fake.shape[1], wav.shape[1])
         return fake[:, :samples].float(), wav[:, :samples]
+
+    def pitch_loss(self, batch: VocoderBatch) -> Tensor | None:
+        """How badly a harmonic vocoder reads the pitch; None of another.
+
+        Raises:
+            UserError: the batch does not say the pitch.
+        """
+        if not isinstance(self.vocoder, HarmonicVocos):
+            return None
+        if batch.pitch is None:
+            raise UserError(
+                "HarmonicVocos learns to read the pitch, which the batches do not tell; set "
+                "data.dataset.init_args.pitch: true"
+            )
+        with torch.autocast(batch.wav.device.type, enabled=False):
+            return self.vocoder.pitch.loss(self.features(batch.wav), batch.pitch)
 
     def mel_distance(self, fake: Tensor, real: Tensor) -> Tensor:
         """Mean over the scales of the L1 distance of log mels (natural log)."""
@@ -105,7 +136,8 @@ class VocoderModule(StageModule):
         optimizers = self.optimizers()
         optimizers = optimizers if isinstance(optimizers, list) else [optimizers]
         adversarial = len(self.discriminators) > 0 and self.vocoder_step >= self.adversarial_from
-        fake, real = self.generate(batch.wav)
+        reading = self.pitch_loss(batch)
+        fake, real = self.generate(batch.wav, batch.pitch if reading is not None else None)
         if adversarial:
             loss = torch.stack(
                 [self.discriminator_loss(d, real, fake.detach()) for d in self.discriminators]
@@ -117,6 +149,9 @@ class VocoderModule(StageModule):
         if adversarial:
             self.discriminators.requires_grad_(False)  # they only judge here; a third of the work saved
             loss = loss + torch.stack([self.generator_loss(d, real, fake) for d in self.discriminators]).sum()
+        if reading is not None:
+            loss = loss + reading
+            self.log("train/pitch", reading, sync_dist=True)
         self._update(optimizers[0], loss, self.vocoder)
         self.discriminators.requires_grad_(True)
         # that of the adversaries begins when they do
@@ -162,6 +197,9 @@ class VocoderModule(StageModule):
         self.log(
             "val/mel", self.mel_distance(fake, real), prog_bar=True, batch_size=len(real), sync_dist=True
         )
+        reading = self.pitch_loss(batch)
+        if reading is not None:
+            self.log("val/pitch", reading, batch_size=len(real), sync_dist=True)
 
     def show(self, batch: VocoderBatch) -> list[Item]:
         """Recordings and the copies made of them, to see and to hear."""
