@@ -32,7 +32,7 @@ from tts.voice import Voice
 
 log = logging.getLogger(__name__)
 
-AHEAD = 3  # chunks that the LM writes ahead of the sound, where all are so far: further it would only take its time
+AHEAD = 1  # chunks that the LM writes ahead of the sound, where all are so far: the less, the more rows share its steps
 
 
 class BusyError(Exception):
@@ -312,7 +312,7 @@ class Engine:
             # a sentence ahead, so that the sound never waits for the LM to begin
             if not job.writing and job.written < len(job.utterances) and len(job.sentences) < 2:
                 return job
-        return any(job.lead < AHEAD * job.size for job in rows)
+        return any(job.lead <= AHEAD * job.size for job in rows)
 
     def _begun(self, job: Job, rows: dict[Job, _Sentence], batch: RunningBatch) -> Step:
         number = job.written
@@ -338,6 +338,7 @@ class Engine:
                     self._changed.wait()
                 for piece in pieces:
                     piece.job.busy = True
+                self._changed.notify_all()  # the LM may go on
             try:
                 self._make(pieces)
             except Exception as error:
