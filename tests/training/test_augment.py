@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tts.training.augment import MelAugment, at_tempo
+from tts.training.augment import MelAugment, at_tempo, smeared
 
 FLOOR = math.log(1e-7)
 OFF = {
@@ -95,3 +95,25 @@ def test_tempo_moves_everything_alike_and_keeps_the_channels() -> None:
     torch.testing.assert_close(steps, torch.tensor([[1.25, -2.5]]).expand_as(steps), rtol=1e-4, atol=1e-4)
     same, lens = at_tempo(ramp, torch.tensor([80]), 1.0)
     assert torch.equal(same, ramp) and lens.tolist() == [80]
+
+
+def test_a_share_of_the_rows_is_smeared_and_the_others_stay(frames: Tensor) -> None:
+    torch.manual_seed(0)
+    torch.testing.assert_close(smeared(frames, 0.0), frames)
+    many = frames.repeat(20, 1, 1)
+    moved = (smeared(many, 0.5) - many).abs().amax((1, 2)) > 1e-4
+    assert 35 < moved.sum() < 85
+
+
+def test_smearing_blurs_both_axes_and_keeps_the_mean() -> None:
+    torch.manual_seed(0)
+    dot = torch.zeros(1, 41, 100)
+    dot[:, 20, 50] = 1.0
+    out = torch.cat([smeared(dot, 1.0, noise=0.0) for _ in range(50)])
+    torch.testing.assert_close(out.sum((1, 2)), torch.ones(50))
+    across = lambda x: (x * (torch.arange(x.shape[1]) - x.shape[1] // 2).square()).sum(1)  # noqa: E731
+    assert (out.sum(2).argmax(1) == 20).all() and (out.sum(1).argmax(1) == 50).all()
+    assert across(out.sum(2)).max() <= 1.0 + 1e-3 and across(out.sum(1)).max() <= 1.5**2 + 1e-3
+    assert across(out.sum(2)).max() > 0.5
+    noisy = smeared(torch.zeros(200, 20, 100), 1.0).std((1, 2))
+    assert noisy.max() < 0.16 and noisy.mean() == pytest.approx(0.075, abs=0.015)

@@ -78,6 +78,31 @@ class MelAugment(nn.Module):
         return (at >= start) & (at < start + length)
 
 
+def smeared(
+    frames: Tensor, share: float, *, time: float = 1.0, bands: float = 1.5, noise: float = 0.15
+) -> Tensor:
+    """A share of the rows of (B, T, D) frames blurred and noisy, as those of a decoder are beside a recording's.
+
+    Args:
+        frames: log-mels.
+        share: of the rows, the others stay as they are.
+        time, bands: largest standard deviation of the Gaussian blur, frames and mel channels.
+        noise: largest standard deviation of what is added, natural-log units.
+    """
+    b, t, d = frames.shape
+    on = (torch.rand(b, 1, 1, device=frames.device) < share).float()
+    draw = lambda largest: largest * on * torch.rand(b, 1, 1, device=frames.device)  # noqa: E731
+    blurred: Tensor = _gaussians(t, draw(time)) @ frames @ _gaussians(d, draw(bands)).transpose(1, 2)
+    return blurred + draw(noise) * torch.randn_like(frames)
+
+
+def _gaussians(size: int, deviation: Tensor) -> Tensor:
+    """(B, 1, 1) -> (B, size, size), rows that sum to 1: the identity where the deviation is 0."""
+    at = torch.arange(size, device=deviation.device)
+    distance = (at - at[:, None]) / deviation.clamp(min=0.05)
+    return (-0.5 * distance.square()).softmax(-1)
+
+
 def at_tempo(frames: Tensor, lens: Tensor, factor: float) -> tuple[Tensor, Tensor]:
     """Respace (B, T, D) frames in time, of which (B,) are valid: `factor` 1.1 is 10 % faster, at the same pitch."""
     count = max(1, round(frames.shape[1] / factor))

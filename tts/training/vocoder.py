@@ -11,6 +11,7 @@ from codec.errors import UserError
 from codec.spec import FrameSpec
 from codec.vocoders.harmonic import HarmonicVocos
 from tts.data.batches import VocoderBatch
+from tts.training.augment import smeared
 from tts.training.data import SpeechData
 from tts.training.media import CASES, Item, Sound, compare_frames
 from tts.training.module import StageModule
@@ -34,6 +35,8 @@ class VocoderModule(StageModule):
         fft_sizes: of the multi-resolution discriminator, samples; empty for none.
         adversarial_from: first step with adversaries; negative for never.
         mel_scales: (window in samples, mel bands) of each mel distance, hop = window / 4.
+        smear: share of the crops whose frames the vocoder gets smeared (`tts.training.augment.smeared`), so that it
+            is used to what a decoder makes.
         mel_weight, feature_weight: weights in the generator's loss, next to the adversarial term's 1.
         lr, warmup, total, start: see `StageModule`.
     """
@@ -59,6 +62,7 @@ class VocoderModule(StageModule):
         ),
         mel_weight: float = 15.0,
         feature_weight: float = 1.0,
+        smear: float = 0.0,
         lr: float = 5e-4,
         warmup: int = 200,
         total: int = 100_000,
@@ -78,7 +82,7 @@ class VocoderModule(StageModule):
         if adversarial_from >= 0 and fft_sizes:
             self.discriminators.append(MultiResolutionDiscriminator(tuple(fft_sizes)))
         self.adversarial_from = adversarial_from
-        self.mel_weight, self.feature_weight = mel_weight, feature_weight
+        self.mel_weight, self.feature_weight, self.smear = mel_weight, feature_weight, smear
         self.gan_d, self.gan_g, self.matching = DiscriminatorLoss(), GeneratorLoss(), FeatureMatchingLoss()
 
     def configure_optimizers(self) -> Any:
@@ -101,13 +105,15 @@ class VocoderModule(StageModule):
             pitch: (B, T) Hz that a harmonic vocoder is to speak at, its own reading where that is 0.
         """
         frames = self.features(wav)
-        if pitch is None:
-            fake = self.vocoder(frames)
-        else:
+        known: dict[str, Tensor] = {}
+        if pitch is not None:
             assert isinstance(self.vocoder, HarmonicVocos)
             with torch.no_grad():
                 read = self.vocoder.pitch(frames)
-            fake = self.vocoder(frames, torch.where(pitch > 0, pitch, read.float()))
+            known["pitch"] = torch.where(pitch > 0, pitch, read.float())
+        if self.training and self.smear:
+            frames = smeared(frames, self.smear)
+        fake = self.vocoder(frames, **known)
         samples = min(fake.shape[1], wav.shape[1])
         return fake[:, :samples].float(), wav[:, :samples]
 
