@@ -91,9 +91,11 @@ def smeared(
     """
     b, t, d = frames.shape
     on = (torch.rand(b, 1, 1, device=frames.device) < share).float()
-    draw = lambda largest: largest * on * torch.rand(b, 1, 1, device=frames.device)  # noqa: E731
-    blurred: Tensor = _gaussians(t, draw(time)) @ frames @ _gaussians(d, draw(bands)).transpose(1, 2)
-    return blurred + draw(noise) * torch.randn_like(frames)
+    over_time, over_bands, level = (
+        largest * on * torch.rand(b, 1, 1, device=frames.device) for largest in (time, bands, noise)
+    )
+    blurred = _gaussians(t, over_time) @ frames @ _gaussians(d, over_bands).transpose(1, 2)
+    return blurred + level * torch.randn_like(frames)
 
 
 def _gaussians(size: int, deviation: Tensor) -> Tensor:
