@@ -273,7 +273,8 @@ def stream(shar: Path, dataset: Any = Ids, place: Here | None = None, **settings
 
 
 def equal(one: Any, other: Any) -> bool:
-    return all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+    pairs = zip(one, other, strict=True)
+    return all(a is b if a is None or b is None else torch.equal(a, b) for a, b in pairs)
 
 
 @pytest.mark.parametrize("stage", DATASETS)
