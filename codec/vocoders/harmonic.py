@@ -28,6 +28,7 @@ LOWEST, HIGHEST = 50.0, 600.0  # Hz, of a speaking voice
 BINS = 160  # 27 cents apart
 NEAR = 4  # bins on each side of the likeliest that its pitch is averaged over
 BLOCK, PARTS = 16, 8  # after so many frames, the phase is a multiple of this part of a cycle
+LOUDEST = math.log(1e2)  # of a filter's magnitudes, as Vocos limits its own
 NOISE = 1 << 17  # samples after which the noise begins anew: 5 s at 24 kHz
 
 
@@ -244,7 +245,6 @@ class HarmonicVocos(VocosVocoder):
         state.samples = state.samples[..., frames * hop :]
         voice, noise = torch.fft.rfft(windows).transpose(2, 3).unbind(1)
         voiced, delay, unvoiced = self.head.out(hidden).transpose(1, 2).chunk(3, dim=1)
-        top = math.log(1e2)  # as Vocos limits its magnitudes
-        voiced, unvoiced = voiced.clip(max=top).exp(), unvoiced.clip(max=top).exp()
+        voiced, unvoiced = voiced.clip(max=LOUDEST).exp(), unvoiced.clip(max=LOUDEST).exp()
         spectra: Tensor = torch.polar(voiced, delay) * voice + unvoiced * noise
         return spectra

@@ -84,19 +84,15 @@ def test_a_harmonic_vocoder(model: Model, tmp_path: Path) -> None:
     vocoder = HarmonicVocos(dim=32, intermediate_dim=48, num_layers=2).eval()
     export_onnx(replace(model, vocoder=vocoder), tmp_path, only=["vocoder"])
     chain = OnnxChain(tmp_path, threads=1)
-    for batch, count in (
-        (1, 3),
-        (2, 50),
-        (1, 600),
-    ):  # shorter than a block of pitch, and longer than the noise
+    # shorter than a block of pitch, and longer than the noise
+    for batch, count in ((1, 3), (2, 50), (1, 600)):
         frames = torch.randn(batch, count, 100) - 4
         mine = vocoder(frames)
         torch.testing.assert_close(HarmonicVocoder(vocoder)(frames), mine, atol=1e-3, rtol=1e-3)
         (wav,) = ran(chain, "vocoder", frames)
         assert wav.shape == mine.shape and mine.abs().max() > 0.05
-        torch.testing.assert_close(
-            wav, mine, atol=5e-3, rtol=1e-3
-        )  # the pitch's rounding, times 60 harmonics
+        # the pitch's rounding, times 60 harmonics
+        torch.testing.assert_close(wav, mine, atol=5e-3, rtol=1e-3)
 
 
 @pytest.mark.parametrize("guidance", [0.0, 2.0])

@@ -107,8 +107,7 @@ class VocoderDataset(SpeechDataset):
         wav = torch.from_numpy(np.stack(crops))
         if not self.pitch:
             return VocoderBatch(wav)
-        rates = [cut.sampling_rate for cut in cuts]
-        pitch = [pitch_of(crop, rate, self.hop) for crop, rate in zip(crops, rates, strict=True)]
+        pitch = [pitch_of(crop, cut.sampling_rate, self.hop) for crop, cut in zip(crops, cuts, strict=True)]
         return VocoderBatch(wav, torch.from_numpy(np.stack(pitch)))
 
     def _crop(self, cut: Cut) -> Floats:

@@ -7,8 +7,6 @@ Shapes: B batch, T frames, D numbers of a frame, N tokens, P new positions, S po
 of keys, K numbers per head, V vocabulary, M reading positions.
 """
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -16,7 +14,7 @@ from torch import Tensor, nn
 from codec.nn.attention import rope
 from codec.tokenizer.fsq import FSQ
 from codec.tokenizer.model import Tokenizer
-from codec.vocoders.harmonic import HarmonicVocos, anchored, pulses
+from codec.vocoders.harmonic import LOUDEST, HarmonicVocos, anchored, pulses
 from codec.vocoders.vocos import VocosVocoder
 from tts.acoustic.decoder import FlowDecoder
 from tts.lm.llama import Llama
@@ -112,8 +110,8 @@ class FlowStep(nn.Module):
 class Vocoder(nn.Module):
     """Frames (B, T, D) -> waveform (B, (T - 1) * hop).
 
-    The inverse STFT is one transposed convolution, by the windowed waves of all frequencies, and an STFT is a
-    convolution by the same: graphs have no complex numbers.
+    The inverse STFT is one transposed convolution, by the windowed waves of all frequencies: graphs have no complex
+    numbers.
     """
 
     def __init__(self, vocoder: VocosVocoder) -> None:
@@ -138,18 +136,19 @@ class Vocoder(nn.Module):
     def spectra(self, frames: Tensor) -> Tensor:
         """(B, T, D) -> real parts, then imaginary ones, (B, 2 F, T)."""
         magnitude, phase = self.out(self.backbone(frames.transpose(1, 2))).transpose(1, 2).chunk(2, dim=1)
-        return polar(magnitude.exp().clip(max=1e2), phase)  # as the package's head has it
+        magnitude = magnitude.exp().clip(max=1e2)  # as the package's head has it
+        return torch.cat([magnitude * phase.cos(), magnitude * phase.sin()], dim=1)
 
 
 class HarmonicVocoder(Vocoder):
-    """The same of a vocoder that filters pulses and noise."""
+    """The same of a vocoder that filters pulses and noise; their STFT is a convolution."""
 
     def __init__(self, vocoder: VocosVocoder) -> None:
         super().__init__(vocoder)
         assert isinstance(vocoder, HarmonicVocos)
         istft = vocoder.head.istft
         size, window = istft.n_fft, istft.window
-        self.pitch, self.rate, self.limit = vocoder.pitch, vocoder.spec.sample_rate, math.log(1e2)
+        self.pitch, self.rate = vocoder.pitch, vocoder.spec.sample_rate
         turn = torch.fft.fft(torch.eye(size, dtype=torch.float64))[: self.edge + 1]
         analysis = torch.cat([turn.real, turn.imag]).to(window) * (window / window.norm())
         self.register_buffer("analysis", analysis[:, None])
@@ -165,8 +164,8 @@ class HarmonicVocoder(Vocoder):
         voice, noise = self._stft(voice), self._stft(noise.expand_as(voice))
         hidden = self.out(self.backbone(frames.transpose(1, 2))).transpose(1, 2)
         voiced, delay, unvoiced = hidden.chunk(3, dim=1)
-        voiced, unvoiced = voiced.clip(max=self.limit).exp(), unvoiced.clip(max=self.limit).exp()
-        real, imag = polar(voiced, delay).chunk(2, dim=1)
+        voiced, unvoiced = voiced.clip(max=LOUDEST).exp(), unvoiced.clip(max=LOUDEST).exp()
+        real, imag = voiced * delay.cos(), voiced * delay.sin()
         by_real, by_imag = voice.chunk(2, dim=1)
         filtered = torch.cat([real * by_real - imag * by_imag, real * by_imag + imag * by_real], dim=1)
         spectra: Tensor = filtered + unvoiced.repeat(1, 2, 1) * noise
@@ -177,11 +176,6 @@ class HarmonicVocoder(Vocoder):
         edge = (2 * self.edge - self.hop) // 2
         windows: Tensor = F.conv1d(F.pad(sound[:, None], (edge, edge)), self.analysis, stride=self.hop)
         return windows
-
-
-def polar(magnitude: Tensor, phase: Tensor) -> Tensor:
-    """(B, F, T) each -> real parts, then imaginary ones, (B, 2 F, T)."""
-    return torch.cat([magnitude * phase.cos(), magnitude * phase.sin()], dim=1)
 
 
 class LmStep(nn.Module):

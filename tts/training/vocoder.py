@@ -97,14 +97,14 @@ class VocoderModule(StageModule):
         ]
         return optimizers, schedules
 
-    def generate(self, wav: Tensor, pitch: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def generate(self, wav: Tensor, frames: Tensor, pitch: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """(B, samples) -> the copy made from its frames, and the recording cut to the same length.
 
         Args:
             wav: recordings.
+            frames: (B, T, D), theirs.
             pitch: (B, T) Hz that a harmonic vocoder is to speak at, its own reading where that is 0.
         """
-        frames = self.features(wav)
         known: dict[str, Tensor] = {}
         if pitch is not None:
             assert isinstance(self.vocoder, HarmonicVocos)
@@ -117,21 +117,21 @@ class VocoderModule(StageModule):
         samples = min(fake.shape[1], wav.shape[1])
         return fake[:, :samples].float(), wav[:, :samples]
 
-    def pitch_loss(self, batch: VocoderBatch) -> Tensor | None:
-        """How badly a harmonic vocoder reads the pitch; None of another.
+    def pitch_loss(self, frames: Tensor, pitch: Tensor | None) -> Tensor | None:
+        """How badly a harmonic vocoder reads the pitch (B, T) Hz in the frames (B, T, D); None of another vocoder.
 
         Raises:
-            UserError: the batch does not say the pitch.
+            UserError: the pitch is not told.
         """
         if not isinstance(self.vocoder, HarmonicVocos):
             return None
-        if batch.pitch is None:
+        if pitch is None:
             raise UserError(
                 "HarmonicVocos learns to read the pitch, which the batches do not tell; set "
                 "data.dataset.init_args.pitch: true"
             )
-        with torch.autocast(batch.wav.device.type, enabled=False):
-            return self.vocoder.pitch.loss(self.features(batch.wav), batch.pitch)
+        with torch.autocast(frames.device.type, enabled=False):
+            return self.vocoder.pitch.loss(frames, pitch)
 
     def mel_distance(self, fake: Tensor, real: Tensor) -> Tensor:
         """Mean over the scales of the L1 distance of log mels (natural log)."""
@@ -142,8 +142,9 @@ class VocoderModule(StageModule):
         optimizers = self.optimizers()
         optimizers = optimizers if isinstance(optimizers, list) else [optimizers]
         adversarial = len(self.discriminators) > 0 and self.vocoder_step >= self.adversarial_from
-        reading = self.pitch_loss(batch)
-        fake, real = self.generate(batch.wav, batch.pitch if reading is not None else None)
+        frames = self.features(batch.wav)
+        reading = self.pitch_loss(frames, batch.pitch)
+        fake, real = self.generate(batch.wav, frames, batch.pitch if reading is not None else None)
         if adversarial:
             loss = torch.stack(
                 [self.discriminator_loss(d, real, fake.detach()) for d in self.discriminators]
@@ -199,11 +200,12 @@ class VocoderModule(StageModule):
         return loss
 
     def validation_step(self, batch: VocoderBatch, batch_idx: int) -> None:
-        fake, real = self.generate(batch.wav)
+        frames = self.features(batch.wav)
+        fake, real = self.generate(batch.wav, frames)
         self.log(
             "val/mel", self.mel_distance(fake, real), prog_bar=True, batch_size=len(real), sync_dist=True
         )
-        reading = self.pitch_loss(batch)
+        reading = self.pitch_loss(frames, batch.pitch)
         if reading is not None:
             self.log("val/pitch", reading, batch_size=len(real), sync_dist=True)
 
@@ -212,7 +214,7 @@ class VocoderModule(StageModule):
         spec = self.spec
         items: list[Item] = []
         for i, wav in enumerate(self._recordings(batch)):
-            fake, real = self.generate(wav[None])
+            fake, real = self.generate(wav[None], self.features(wav[None]))
             rows = {"recording": self.features(real)[0], "copy": self.features(fake)[0]}
             items += [
                 compare_frames(f"frames{i}", rows, spec),
