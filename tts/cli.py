@@ -176,7 +176,10 @@ def _parser() -> argparse.ArgumentParser:
         "--steps", type=int, metavar="N", help="of the flow's solver; fewer are faster; default: 6"
     )
     how.add_argument(
-        "--guidance", type=float, metavar="X", help="of the flow; 0 is twice as fast; default: 2"
+        "--guidance",
+        type=float,
+        metavar="X",
+        help="of the flow; 0 is twice as fast; default: the model's own",
     )
     how.add_argument(
         "--lexicon", metavar="FILE", help="how words are said: a text file of lines word<TAB>IPA"

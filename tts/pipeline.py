@@ -16,7 +16,7 @@ from torch import Tensor
 from codec.audio import join, normalize_loudness
 from codec.errors import UserError
 from codec.vocoders.stream import Respacing, limited
-from tts.acoustic.decoder import GUIDANCE, STEPS, FlowState
+from tts.acoustic.decoder import STEPS, FlowState
 from tts.checkpoint import Model
 from tts.engines.choose import TORCH, with_engine
 from tts.hub.names import located
@@ -59,7 +59,7 @@ class Settings:
         seed: same seed, same samples.
         temperature: of the LM's draws; 0 takes the likeliest token.
         steps: of the flow's solver.
-        guidance: of the flow, 0 for none.
+        guidance: of the flow, 0 for none; None is the model's own.
         batch: sentences made at once; more need more memory.
         candidates: how many times the LM writes each sentence, to take the best.
         ranker: tells which is the best.
@@ -74,7 +74,7 @@ class Settings:
     seed: int = 0
     temperature: float = 0.8
     steps: int = STEPS
-    guidance: float = GUIDANCE
+    guidance: float | None = None
     batch: int = 8
     candidates: int = 1
     ranker: Ranker = by_reading
@@ -91,7 +91,7 @@ class Settings:
             raise UserError(f"temperature {self.temperature} is out of range; give a number from 0 to 2")
         if not 1 <= self.steps <= 200:
             raise UserError(f"steps {self.steps} is out of range; give a whole number from 1 to 200")
-        if not 0 <= self.guidance <= 10:
+        if self.guidance is not None and not 0 <= self.guidance <= 10:
             raise UserError(f"guidance {self.guidance} is out of range; give a number from 0 to 10")
         if not 0 <= self.seed < SEEDS:
             raise UserError(f"seed {self.seed} is out of range; give a whole number from 0 to {SEEDS - 1}")
@@ -242,7 +242,7 @@ class TTS:
         self.model, self.precision, self.engine = model, precision, engine
         symbols = model.symbols
         self.bounds = Bounds(pauses=frozenset(i for i in range(1, len(symbols)) if not symbols.is_segment(i)))
-        self._started: dict[tuple[int, int, float], tuple[Voice, FlowState]] = {}
+        self._started: dict[tuple[int, int, float | None], tuple[Voice, FlowState]] = {}
         self.reader = Reader(model.tokenizer, symbols, Calibration.of(model.folder))
 
     @classmethod

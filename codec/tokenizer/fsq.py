@@ -25,6 +25,10 @@ class Quantizer(nn.Module):
         """
         raise NotImplementedError
 
+    def bound(self, hidden: Tensor, keep: Tensor | None = None) -> Tensor:
+        """(B, N, dim) -> (B, N, d), the few numbers of which the code is made, not yet rounded."""
+        raise NotImplementedError
+
     def embed(self, codes: Tensor) -> Tensor:
         """Codes (B, N) -> the quantised vectors (B, N, dim) that `forward` gave for them."""
         raise NotImplementedError
@@ -158,8 +162,12 @@ class EMAVQ(Quantizer):
         self.count: Tensor
         self.total: Tensor
 
+    def bound(self, hidden: Tensor, keep: Tensor | None = None) -> Tensor:
+        out: Tensor = self.down(hidden).float()
+        return out
+
     def forward(self, hidden: Tensor, keep: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        z = self.down(hidden).float()
+        z = self.bound(hidden)
         codes = torch.cdist(z.flatten(0, 1), self.book).argmin(-1).view(z.shape[:2])
         if keep is None:
             keep = torch.ones_like(codes, dtype=torch.bool)

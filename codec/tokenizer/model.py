@@ -114,6 +114,10 @@ class Tokenizer(nn.Module):
         """Quantised vectors (B, N, dim) -> phoneme log probabilities (B, M, symbols)."""
         return self._phonemes(self.after(self.reader(quantized, length_mask(lens, quantized.shape[1]))))
 
+    def phonemes_before(self, hidden: Tensor) -> Tensor:
+        """Vectors to quantise (B, N, dim) -> the phoneme log probabilities (B, M, symbols) read in them."""
+        return self._phonemes(self.before(hidden))
+
     def _phonemes(self, logits: Tensor) -> Tensor:
         """(B, N, reads_per_token * symbols) logits -> (B, M, symbols) log probabilities."""
         return rearrange(logits, "b n (r s) -> b (n r) s", r=self.reads_per_token).float().log_softmax(-1)
@@ -121,7 +125,7 @@ class Tokenizer(nn.Module):
     def forward(self, frames: Tensor, frame_lens: Tensor) -> Reading:
         """(B, T, D) frames, (B,) valid frames per row -> everything training needs."""
         hidden, lens = self.hidden(frames, frame_lens)
-        before = self._phonemes(self.before(hidden))
+        before = self.phonemes_before(hidden)
         keep = length_mask(lens, hidden.shape[1])
         quantized, codes, loss = self.quantizer(hidden, keep)
         envelope = self.envelope((quantized * keep[..., None]).transpose(1, 2)).transpose(1, 2)

@@ -288,6 +288,19 @@ def test_without_guidance_the_network_runs_one_row() -> None:
         assert rows == [count] * 10
 
 
+@pytest.mark.parametrize("own", [0.0, 0.7])
+def test_what_is_not_asked_for_is_the_models_own_guidance(own: float) -> None:
+    decoder = lively()
+    assert decoder.guidance == 2.0  # of models from before they had one
+    decoder.guidance = own
+    (frames, prompt_tokens), tokens, noise = case(3, 4)
+    work = [(frames, prompt_tokens)], [tokens], [noise]
+    plain, asked, other = (decoder.decode(*work, steps=2, guidance=w) for w in (None, own, 1.5))
+    assert torch.equal(plain[0], asked[0])
+    assert not torch.allclose(plain[0], other[0])
+    assert decoder.start(frames[None], prompt_tokens[None], steps=2).guidance == own
+
+
 # ------------------------------------------------------------------------------------------------------ loss
 
 

@@ -274,6 +274,28 @@ def test_tokens_come_with_their_phonemes(make_cuts: Any) -> None:
     assert batch.tokens[1, :3].tolist() == [[1000, -1, t, r], [1001, t, r, a], [1002, r, a, i]]
 
 
+def test_the_labels_are_what_the_target_says(make_cuts: Any) -> None:
+    cuts = make_cuts(("ann", "hˈeː, jˈuː.", 60), ("ann", "tɹˈaɪ!", 40))
+    cuts[0].custom["durations"] = [10, 20, 30, 0]  # the last phoneme has no token: it belongs to the end
+    cuts[1].custom["durations"] = [10, 10, 10, 10]
+    cuts = of(*cuts)
+    own, crossed = (
+        AcousticDataset(cuts, p_cross=p, min_prompt=0.4, max_prompt=0.4) for p in (0, 1)
+    )  # prompts of 9 tokens
+    batch = own[cuts]
+    labels = [TABLE.decode(row[:n].tolist()) for row, n in zip(batch.labels, batch.label_lens, strict=True)]
+    assert labels == ["eːjuː", "ɹaɪ"]  # the first began in the prompt
+    batch = crossed[cuts]
+    labels = [TABLE.decode(row[:n].tolist()) for row, n in zip(batch.labels, batch.label_lens, strict=True)]
+    assert labels == ["heːjuː", "tɹaɪ"]
+    middle = AcousticDataset(cuts, p_cross=1, min_prompt=0.4, max_prompt=0.4, max_target=0.65)  # of 15
+    for epoch in range(20):
+        batch = middle[in_epoch(of(cuts[1]), epoch)]
+        first = int(batch.tokens[0, 9, 0]) - 1000
+        begun = [n for n in (0, 10, 20, 30) if first <= n < first + 15]
+        assert batch.labels[0].tolist() == [TABLE.encode("tɹaɪ")[n // 10] for n in begun]
+
+
 def test_a_long_utterance_gives_a_piece(make_cuts: Any) -> None:
     cuts = make_cuts(("ann", "a", 300), short=1)
     dataset = AcousticDataset(cuts, p_cross=0, min_prompt=1, max_prompt=2, max_target=3)
@@ -323,6 +345,11 @@ def test_prompts_of_both_kinds_are_mixed_and_a_lone_utterance_is_its_own_prompt(
 # -------------------------------------------------------------------------------------------- repeatability
 
 
+def drawn(dataset: AcousticDataset, cut: Any) -> Any:
+    piece, prompt = dataset.example(cut)
+    return piece.tokens, piece.segments, prompt
+
+
 @pytest.mark.parametrize("kind", ["lm", "acoustic"])
 def test_a_cut_gives_the_same_example_in_any_batch(make_cuts: Any, kind: str) -> None:
     cuts = make_cuts(*(("ann", "hˈeː.", 60 + n) for n in range(8)))
@@ -333,7 +360,7 @@ def test_a_cut_gives_the_same_example_in_any_batch(make_cuts: Any, kind: str) ->
             lm = LMDataset(cuts, layout=parts, seed=seed)
             return {k: lm.utterance(cut)[1] for k, cut in zip(order, made, strict=True)}
         acoustic = AcousticDataset(cuts, seed=seed)
-        return {k: acoustic.example(cut)[1:] for k, cut in zip(order, made, strict=True)}
+        return {k: drawn(acoustic, cut) for k, cut in zip(order, made, strict=True)}
 
     first = examples([0, 1, 2, 3, 4, 5, 6, 7], epoch=3, seed=0)
     again = examples([6, 2, 7], epoch=3, seed=0) | examples([5, 0, 1, 4, 3], epoch=3, seed=0)
@@ -342,4 +369,4 @@ def test_a_cut_gives_the_same_example_in_any_batch(make_cuts: Any, kind: str) ->
     assert examples(list(first), epoch=3, seed=1) != first
     # cuts that say no epoch, as in validation, are of epoch 0
     plain = AcousticDataset(cuts)
-    assert plain.example(cuts[0])[1:] == plain.example(in_epoch(cuts, 0)[0])[1:]
+    assert drawn(plain, cuts[0]) == drawn(plain, in_epoch(cuts, 0)[0])

@@ -29,7 +29,8 @@ def batch_of(utterances: Any) -> AcousticBatch:
     lens = frame_lens // 4
     tokens = torch.stack([(torch.arange(int(lens.max())) + 25 * i) % SPEC.codes for i in range(len(rows))])
     speakers = torch.tensor([u.speaker for u in utterances])
-    return AcousticBatch(frames, tokens, torch.full_like(lens, PROMPT), lens, speakers)
+    labels, label_lens = pad([torch.arange(1, 6 + i) for i in range(len(rows))], 0)
+    return AcousticBatch(frames, tokens, torch.full_like(lens, PROMPT), lens, speakers, labels, label_lens)
 
 
 def correlation(a: Tensor, b: Tensor) -> float:

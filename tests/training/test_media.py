@@ -149,7 +149,12 @@ def acoustic_case(part: Any, utterances: Any) -> tuple[Any, Any]:
     speakers = torch.tensor([u.speaker for u in utterances])
     part.std.fill_(3.0)  # otherwise it would measure data that is not there
     return AcousticModule(part), AcousticBatch(
-        frames, tokens, torch.full_like(lens, 8), lens // per, speakers
+        frames,
+        tokens,
+        torch.full_like(lens, 8),
+        lens // per,
+        speakers,
+        *pad([torch.ones(3).long()] * len(lens), 0),
     )
 
 

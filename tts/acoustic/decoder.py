@@ -18,8 +18,8 @@ from tts.acoustic.flow import flow_loss, solve, time_grid
 from tts.text.triphones import CONTEXT, NOTHING
 
 STEPS, GUIDANCE = 6, 2.0
-"""Defaults. Steps by the table in docs/speed.md. More guidance than the 0.7 usual for large models; a small one follows
-its tokens too loosely."""
+"""Defaults. Steps by the table in docs/speed.md. More guidance than the 0.7 usual for large models: a small one follows
+its tokens too loosely, unless a reader has taught it (`tts.training.reading`)."""
 
 WASTE = 0.1
 """Of the work of a batch, on padding, on a CPU: one row is enough arithmetic for it, more rows are no faster each."""
@@ -56,6 +56,7 @@ class FlowDecoder(nn.Module):
 
     Args:
         dit: the velocity network.
+        guidance: to speak with where nothing else is asked for; 0 for none, which is twice as fast.
         drop: share of training utterances whose conditions are all dropped, for guidance
             (Ho & Salimans 2022, arXiv 2207.12598).
         drop_phonemes: share that loses its phonemes only: speech without a text can then be made, too.
@@ -64,9 +65,16 @@ class FlowDecoder(nn.Module):
     """
 
     def __init__(
-        self, dit: DiT, *, drop: float = 0.2, drop_phonemes: float = 0.15, drop_tokens: float = 0.5
+        self,
+        dit: DiT,
+        *,
+        guidance: float = GUIDANCE,
+        drop: float = 0.2,
+        drop_phonemes: float = 0.15,
+        drop_tokens: float = 0.5,
     ) -> None:
         super().__init__()
+        self.guidance = guidance
         self.dit, self.drop, self.drop_phonemes = dit, drop, drop_phonemes
         self.drop_tokens = drop_tokens if dit.symbols else 0.0
         self.register_buffer("mean", torch.zeros(self.spec.frames.dim))
@@ -138,9 +146,49 @@ class FlowDecoder(nn.Module):
         keep = (length_mask(lens, n) & ~prompt).repeat_interleave(per, dim=1)
         return flow_loss(velocity, clean, keep)
 
+    def made(
+        self,
+        frames: Tensor,
+        tokens: Tensor,
+        prompt_lens: Tensor,
+        lens: Tensor,
+        *,
+        chunk: int | None = None,
+        steps: int = STEPS,
+        first: int = 0,
+        learning: int = 2,
+    ) -> Tensor:
+        """What the solver makes of the targets without guidance, to learn from: (B, T, D), unscaled; as `decode` does.
+
+        Gradients run through the last solver steps only (Clark et al. 2023, arXiv 2309.17400).
+
+        Args:
+            frames, tokens, prompt_lens, lens, chunk: as in `loss`.
+            steps: of the solver.
+            first: the step to begin with, on the way from noise to `frames`; 0 needs no targets in them.
+            learning: how many steps pass gradients on.
+        """
+        n, per = tokens.shape[1], self.spec.frames_per_token
+        clean = self.scale(frames)
+        prompt = length_mask(prompt_lens, n)
+        given = prompt.repeat_interleave(per, dim=1)[..., None]
+        speaker = self.dit.speaker(clean[:, : int(prompt_lens.max()) * per], prompt_lens * per)
+        content = self.dit.content(tokens, prompt=prompt)
+        mask = self.mask(prompt_lens, lens, n, chunk)
+
+        def velocity(x: Tensor, t: float, step: int) -> Tensor:
+            with torch.set_grad_enabled(torch.is_grad_enabled() and step >= steps - learning):
+                times = torch.full((len(x),), t, device=x.device)
+                v: Tensor = self.dit(torch.where(given, clean, x), times, content, speaker, mask=mask)
+                return v.float()
+
+        t = time_grid(steps)[first]
+        x = (1 - t) * torch.randn_like(clean) + t * clean
+        return torch.where(given, frames, self.unscale(solve(velocity, x, steps, first=first)))
+
     @torch.inference_mode()
     def start(
-        self, frames: Tensor, tokens: Tensor, *, steps: int = STEPS, guidance: float = GUIDANCE
+        self, frames: Tensor, tokens: Tensor, *, steps: int = STEPS, guidance: float | None = None
     ) -> FlowState:
         """Take in a voice prompt, once: everything later chunks need of it is in the state.
 
@@ -148,15 +196,17 @@ class FlowDecoder(nn.Module):
             frames: (1, T, D) the prompt's frames, unscaled.
             tokens: (1, N) its tokens, or (1, N, 4).
             steps: solver steps of all later chunks.
-            guidance: weight w of ``(1 + w) conditional - w unconditional``; 0 leaves the second out.
+            guidance: weight w of ``(1 + w) conditional - w unconditional``; 0 leaves the second out, None is the
+                model's own.
         """
         return self.start_all([(frames[0], tokens[0])], steps=steps, guidance=guidance)[0]
 
     @torch.inference_mode()
     def start_all(
-        self, prompts: Sequence[tuple[Tensor, Tensor]], *, steps: int = STEPS, guidance: float = GUIDANCE
+        self, prompts: Sequence[tuple[Tensor, Tensor]], *, steps: int = STEPS, guidance: float | None = None
     ) -> list[FlowState]:
         """`start` for several voice prompts in one batch: frames (T, D) and tokens (N,) or (N, 4) of each."""
+        guidance = self.guidance if guidance is None else guidance
         device, per, count = self.mean.device, self.spec.frames_per_token, len(prompts)
         lens = torch.tensor([len(tokens) for _, tokens in prompts], device=device)
         size = int(lens.max())
@@ -259,7 +309,7 @@ class FlowDecoder(nn.Module):
         noise: Sequence[Tensor],
         *,
         steps: int = STEPS,
-        guidance: float = GUIDANCE,
+        guidance: float | None = None,
         chunk: int | None = None,
     ) -> list[Tensor]:
         """Frames (T, D) for every row; rows of like length in one batch, for padding costs as much as speech does.

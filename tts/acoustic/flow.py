@@ -45,15 +45,19 @@ def time_grid(steps: int) -> list[float]:
     return cosine_time(torch.linspace(0, 1, steps + 1, dtype=torch.float64)).tolist()
 
 
-def solve(velocity: Callable[[Tensor, float, int], Tensor], noise: Tensor, steps: int) -> Tensor:
+def solve(
+    velocity: Callable[[Tensor, float, int], Tensor], noise: Tensor, steps: int, *, first: int = 0
+) -> Tensor:
     """Follow the velocity from noise to data with Euler's method.
 
     Args:
         velocity: (x_t, t, number of the step) -> velocity; the number lets it keep a cache per step.
         noise: x_0, (B, T, D), standard normal.
         steps: evaluations of the velocity.
+        first: number of the step to begin with; `noise` is x_t of its time then.
     """
     x, times = noise, time_grid(steps)
     for i, (t, following) in enumerate(pairwise(times)):
-        x = x + (following - t) * velocity(x, t, i)
+        if i >= first:
+            x = x + (following - t) * velocity(x, t, i)
     return x

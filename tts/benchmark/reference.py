@@ -177,7 +177,7 @@ def plain_flow(
     noise: Sequence[Tensor],
     *,
     steps: int,
-    guidance: float,
+    guidance: float | None,
     chunk: int | None = None,
 ) -> list[Tensor]:
     """Frames (T, D) for every row, prompts and targets in one pass a solver step: what `FlowDecoder.decode` gives.
@@ -188,6 +188,7 @@ def plain_flow(
         tokens, noise: of each row, (N,) or (N, 4) and (T, D).
         steps, guidance, chunk: as `FlowDecoder.decode` takes them.
     """
+    guidance = decoder.guidance if guidance is None else guidance
     per, dim = decoder.spec.frames_per_token, decoder.spec.frames.dim
     prompt_lens = torch.tensor([len(prompt) for _, prompt in prompts])
     lens = prompt_lens + torch.tensor([len(row) for row in tokens])
@@ -228,7 +229,7 @@ def full_prefix(
     noise: Tensor,
     *,
     steps: int,
-    guidance: float,
+    guidance: float | None,
     chunk: int,
 ) -> Iterator[Tensor]:
     """The frames (T, D) of one chunk of `chunk` tokens after another, all that came before made anew for each.

@@ -52,6 +52,8 @@ class AcousticBatch(NamedTuple):
         prompt_lens: (B,) int64, tokens of the prompt at the head.
         lens: (B,) int64, tokens of prompt and target together.
         speakers: (B,) int64, numbers of the speakers in the dataset.
+        labels: (B, L) int64, ids of the target's segments, padded with 0.
+        label_lens: (B,) int64.
     """
 
     frames: Tensor
@@ -59,3 +61,5 @@ class AcousticBatch(NamedTuple):
     prompt_lens: Tensor
     lens: Tensor
     speakers: Tensor
+    labels: Tensor
+    label_lens: Tensor

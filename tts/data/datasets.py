@@ -10,7 +10,8 @@ is of epoch 0, which keeps validation the same every time.
 import random
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from itertools import accumulate
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -194,6 +195,31 @@ class LMDataset(SpeechDataset):
         return first + groups, first_tokens + tokens, first_durations + durations
 
 
+class Piece(NamedTuple):
+    """Speech to learn the flow from.
+
+    Attributes:
+        frames: (T, D).
+        tokens: with their phonemes.
+        segments: those that begin in it: at which token, and the id.
+    """
+
+    frames: Floats
+    tokens: Told
+    segments: list[tuple[int, int]]
+
+    def then(self, other: "Piece") -> "Piece":
+        """This one and another behind it."""
+        moved = [(begin + len(self.tokens), segment) for begin, segment in other.segments]
+        return Piece(
+            np.concatenate([self.frames, other.frames]), self.tokens + other.tokens, self.segments + moved
+        )
+
+    def said(self, start: int) -> list[int]:
+        """The segments that begin at token `start` or behind it."""
+        return [segment for begin, segment in self.segments if begin >= start]
+
+
 class AcousticDataset(SpeechDataset):
     """Frames, and tokens with their phonemes, to learn the flow from: a voice prompt, then the target.
 
@@ -230,26 +256,29 @@ class AcousticDataset(SpeechDataset):
 
     def __getitem__(self, cuts: CutSet) -> AcousticBatch:
         examples = [self.example(cut) for cut in cuts]
-        frames, _ = pad([torch.from_numpy(frames) for frames, _, _ in examples], self.spec.frames.floor)
-        tokens, lens = pad([torch.tensor(tokens) for _, tokens, _ in examples], 0)
-        prompt_lens = torch.tensor([prompt_len for _, _, prompt_len in examples])
-        return AcousticBatch(frames, tokens, prompt_lens, lens, self.speaker_numbers(cuts))
+        frames, _ = pad([torch.from_numpy(one.frames) for one, _ in examples], self.spec.frames.floor)
+        tokens, lens = pad([torch.tensor(one.tokens) for one, _ in examples], 0)
+        prompt_lens = torch.tensor([prompt_len for _, prompt_len in examples])
+        labels, label_lens = pad(
+            [torch.tensor(one.said(prompt_len), dtype=torch.int64) for one, prompt_len in examples], 0
+        )
+        speakers = self.speaker_numbers(cuts)
+        return AcousticBatch(frames, tokens, prompt_lens, lens, speakers, labels, label_lens)
 
-    def example(self, cut: Cut) -> tuple[Floats, Told, int]:
-        """Frames, tokens with their phonemes, and how many of the tokens are prompt."""
+    def example(self, cut: Cut) -> tuple[Piece, int]:
+        """Prompt and target, and how many of the tokens are prompt."""
         draws = self.draws(cut)
         other = self.another(cut, draws) if draws.random() < self.p_cross else None
         wanted = draws.randint(self.min_prompt, self.max_prompt)
         count = len(cut.custom["tokens"])
         if other is None:
             wanted = min(wanted, count // 2)
-            return *self._piece(cut, wanted + self.max_target, draws), wanted
-        frames, tokens = self._piece(other, wanted, draws)
-        target_frames, target_tokens = self._piece(cut, self.max_target, draws)
-        return np.concatenate([frames, target_frames]), tokens + target_tokens, len(tokens)
+            return self._piece(cut, wanted + self.max_target, draws), wanted
+        prompt = self._piece(other, wanted, draws)
+        return prompt.then(self._piece(cut, self.max_target, draws)), len(prompt.tokens)
 
-    def _piece(self, cut: Cut, count: int, draws: random.Random) -> tuple[Floats, Told]:
-        """At most ``count`` tokens from a random place, and their frames."""
+    def _piece(self, cut: Cut, count: int, draws: random.Random) -> Piece:
+        """At most ``count`` tokens from a random place."""
         groups, codes, durations = aligned(cut, self.symbols)
         tokens = told(codes, groups, durations, self.symbols)
         start = draws.randint(0, max(0, len(tokens) - count))
@@ -257,7 +286,16 @@ class AcousticDataset(SpeechDataset):
         each = self.spec.frames_per_token
         frames = frames_of(cut, start * each, (start + len(tokens)) * each)
         missing = len(tokens) * each - len(frames)
-        return np.pad(frames, ((0, missing), (0, 0)), constant_values=self.spec.frames.floor), tokens
+        frames = np.pad(frames, ((0, missing), (0, 0)), constant_values=self.spec.frames.floor)
+        # groups at the very end that have no token of their own belong to the last one
+        begins = [min(begin, len(codes) - 1) - start for begin in accumulate(durations[:-1], initial=0)]
+        segments = [
+            (begin, segment)
+            for begin, group in zip(begins, groups, strict=False)
+            if 0 <= begin < len(tokens)
+            for segment in self.symbols.segments(group)
+        ]
+        return Piece(frames, tokens, segments)
 
 
 def strip(groups: Groups, durations: Sequence[int], symbols: SymbolTable) -> tuple[Groups, list[int]]:

@@ -6,7 +6,7 @@
     speaker.onnx            frames, lens -> speaker
     flow_step.onnx          frames, time, tokens, speaker, prompt, past -> velocity, new
     vocoder.onnx            frames -> wav
-    chain.json              the grid, the scaling of the frames, the sizes of the caches
+    chain.json              the grid, the scaling of the frames, the guidance, the sizes of the caches
 
 `tts.export.graphs` tells the shapes, `tts.export.runtime` is a chain of them.
 """
@@ -171,6 +171,7 @@ def _chain(model: Model) -> dict[str, object]:
         "mean": acoustic.mean.tolist(),
         "std": acoustic.std.tolist(),
         "no_speaker": acoustic.dit.no_speaker.tolist(),
+        "guidance": acoustic.guidance,
         "cache": {"lm_step": _cache_of_lm(model), "flow_step": _cache_of_flow(model)},
         "symbols": model.symbols.to_list(),
         "tokenizer": model.tokenizer_id,

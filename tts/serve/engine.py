@@ -144,7 +144,7 @@ class _Piece(NamedTuple):
     last: bool = False
 
     @property
-    def kind(self) -> tuple[int, int, float]:
+    def kind(self) -> tuple[int, int, float | None]:
         """Pieces of one kind can be made in one batch."""
         return len(self.tokens), self.job.settings.steps, self.job.settings.guidance
 

@@ -1,17 +1,20 @@
-"""Training of the acoustic decoder: the flow loss under attention masks drawn per batch."""
+"""Training of the acoustic decoder: the flow loss under attention masks drawn per batch, then a reader's, too."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 
+from codec.errors import UserError
 from tts.acoustic.decoder import FlowDecoder
 from tts.data.batches import AcousticBatch
 from tts.data.datasets import SpeechDataset, frames_of
 from tts.training.media import CASES, Item, Sound, compare_frames, griffin_lim
-from tts.training.module import StageModule, over_all
+from tts.training.module import StageModule, gather, over_all
 from tts.training.optimizer import Kind
+from tts.training.reading import Listener
 
 
 class AcousticModule(StageModule):
@@ -19,8 +22,15 @@ class AcousticModule(StageModule):
     acoustic: the model.
     chunks: tokens per chunk of the masks used in training, one drawn per batch; 0 is the whole utterance, so
         ``[0, 0, 12, 24]`` trains offline use half of the time and streaming with two delays the other half.
+    reading: weight of what a reader hears in what the solver makes (`tts.training.reading`), which makes a step take
+        four times as long; 0 for none.
+    reading_from: first step with it.
+    reader: file of the finished tokenizer that reads.
     lr, warmup, total, optimizer, start, lora: see `StageModule`.
     weight_decay: of the matrices.
+
+    Raises:
+        UserError: `reading` without a reader; when training begins, one that cannot be used.
     """
 
     part = "acoustic"
@@ -34,12 +44,29 @@ class AcousticModule(StageModule):
         warmup: int = 200,
         total: int = 10_000,
         weight_decay: float = 0.01,
+        reading: float = 0.0,
+        reading_from: int = 0,
+        reader: str | None = None,
         optimizer: Kind = "adamw",
         start: str | None = None,
         lora: int = 0,
     ) -> None:
         super().__init__(lr=lr, warmup=warmup, total=total, optimizer=optimizer, start=start, lora=lora)
         self.acoustic, self.chunks, self.weight_decay = self.begin(acoustic), list(chunks), weight_decay
+        self.reading, self.reading_from = reading, reading_from
+        self.listener: Listener | None = None
+        if reading and reader is None:
+            raise UserError(
+                f"reading {reading} needs a finished tokenizer: set model.init_args.reader to its .safetensors"
+            )
+        self.reader = reader
+        self._errors = [0, 0]
+
+    def setup(self, stage: str) -> None:
+        """Load the reader: the recipe checks all configs before there is one."""
+        super().setup(stage)
+        if self.reading and self.reader is not None:
+            self.listener = Listener(Path(self.reader), self.acoustic.spec)
 
     def configure_optimizers(self) -> Any:
         return self.optimize(self.acoustic, betas=(0.9, 0.98), weight_decay=self.weight_decay)
@@ -59,15 +86,36 @@ class AcousticModule(StageModule):
 
     def training_step(self, batch: AcousticBatch, batch_idx: int) -> Tensor:
         chunk = self.chunks[int(torch.randint(len(self.chunks), ()))]
-        loss = over_all(self._loss(batch, chunk), (batch.lens - batch.prompt_lens).sum())
+        loss = self._loss(batch, chunk)
+        if self.listener is not None and self.global_step >= self.reading_from:
+            read = self.listener.loss(self.acoustic, batch, chunk=chunk or None)
+            self.log_dict(
+                {"train/flow": loss, "train/read": read}, batch_size=len(batch.tokens), sync_dist=True
+            )
+            loss = loss + self.reading * read
+        loss = over_all(loss, (batch.lens - batch.prompt_lens).sum())
         self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.tokens), sync_dist=True)
         return loss
 
+    def on_validation_epoch_start(self) -> None:
+        self._errors = [0, 0]
+
     def validation_step(self, batch: AcousticBatch, batch_idx: int) -> None:
+        size = len(batch.tokens)
         with torch.random.fork_rng():
             torch.manual_seed(batch_idx)  # the same noise and times every time, so that epochs compare
             loss = self._loss(batch, 0)
-        self.log("val/loss", loss, prog_bar=True, batch_size=len(batch.tokens), sync_dist=True)
+            if self.listener is not None:
+                self.log("val/flow", loss, batch_size=size, sync_dist=True)
+                loss = loss + self.reading * self.listener.loss(self.acoustic, batch)
+                for i, count in enumerate(self.listener.errors(self.acoustic, batch)):
+                    self._errors[i] += count
+        self.log("val/loss", loss, prog_bar=True, batch_size=size, sync_dist=True)
+
+    def on_validation_epoch_end(self) -> None:
+        if self.listener is not None:
+            wrong, total = (sum(counts) for counts in zip(*gather(self._errors), strict=True))
+            self.log("val/per", wrong / max(1, total), prog_bar=True, sync_dist=True)
 
     def show(self, batch: AcousticBatch) -> list[Item]:
         """Frames made from the true tokens and prompts, beside the true ones; both roughly audible."""

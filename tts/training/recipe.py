@@ -117,6 +117,8 @@ class Recipe:
         ]
         if self.start is not None:
             ours += start_arguments(stage, self.start / f"{stage}.safetensors")
+        if stage == "acoustic":  # trained after the tokenizer, which may read what it makes
+            given.insert(0, f"--model.init_args.reader={self.model / 'tokenizer.safetensors'}")
         return ["--config", str(path), *given, *ours]
 
     def _cuts(self, stage: str) -> Path:

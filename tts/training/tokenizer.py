@@ -11,7 +11,7 @@ from torchaudio.functional import edit_distance
 from codec.errors import UserError
 from codec.nn.masks import length_mask
 from codec.tokenizer.model import Reading, Tokenizer, best_path
-from tts.data.batches import TokenizerBatch
+from tts.data.batches import AcousticBatch, TokenizerBatch
 from tts.text.symbols import DEFAULT_SYMBOLS
 from tts.training.augment import at_tempo
 from tts.training.media import CASES, Item, Sound, aligned_frames, griffin_lim, token_use
@@ -149,7 +149,7 @@ class TokenizerModule(StageModule):
         return items
 
 
-def ctc_loss(log_probs: Tensor, lens: Tensor, batch: TokenizerBatch) -> Tensor:
+def ctc_loss(log_probs: Tensor, lens: Tensor, batch: TokenizerBatch | AcousticBatch) -> Tensor:
     """CTC loss per label, (B, M, S) log probabilities; rows too short for their labels count nothing."""
     loss = F.ctc_loss(
         log_probs.transpose(0, 1), batch.labels, lens, batch.label_lens, reduction="none", zero_infinity=True
