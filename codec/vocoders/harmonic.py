@@ -145,6 +145,8 @@ class HarmonicVocos(VocosVocoder):
     """Frames (B, T, D) -> waveform (B, (T - 1) * hop), whole or chunk by chunk.
 
     Args:
+        floor: smaller numbers in a frame are raised to it, None for none. What is cut off above 8 kHz would else be
+            further from silence than silence is from speech, and each layer norms over all bands.
         Others: as `VocosVocoder` has them.
     """
 
@@ -154,9 +156,11 @@ class HarmonicVocos(VocosVocoder):
         dim: int = 512,
         intermediate_dim: int = 1536,
         num_layers: int = 8,
+        floor: float | None = None,
         spec: FrameSpec | None = None,
     ) -> None:
         super().__init__(dim=dim, intermediate_dim=intermediate_dim, num_layers=num_layers, spec=spec)
+        self.floor = -math.inf if floor is None else floor
         self.pitch = Pitch(self.spec.dim)
         frequencies = self.head.istft.n_fft // 2 + 1
         self.head.out = nn.Linear(dim, 3 * frequencies)
@@ -173,12 +177,17 @@ class HarmonicVocos(VocosVocoder):
             frames: (B, T, D).
             pitch: (B, T) Hz, where it is known better than from the frames.
         """
+        frames = self.audible(frames)
         with torch.autocast(frames.device.type, enabled=False), torch.no_grad():
             state = self.start()
             self._excite(state, self.pitch(frames.float()) if pitch is None else pitch, last=True)
         hidden = self.backbone(frames.transpose(1, 2))
         wav: Tensor = self.head.istft(self._spectra(state, hidden.float()))
         return wav
+
+    def audible(self, frames: Tensor) -> Tensor:
+        """Frames as the vocoder sees them, nothing in them below its floor."""
+        return frames.clamp(min=self.floor)
 
     @property
     def delay(self) -> int:
@@ -194,6 +203,7 @@ class HarmonicVocos(VocosVocoder):
     @torch.inference_mode()
     def decode_chunk(self, state: VocosState, frames: Tensor, *, last: bool = False) -> Tensor:
         assert isinstance(state, HarmonicState)
+        frames = self.audible(frames)
         x = frames.transpose(1, 2)
         for i, conv in enumerate(self.pitch.layers(), len(self._convs())):
             x = self._look(state, i, conv, x, last)[0].relu()

@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
+from codec.audio import resample
 from codec.spec import FrameSpec, TokenSpec
 from tts.data.batches import IGNORE, AcousticBatch, LMBatch, TokenizerBatch, VocoderBatch
 from tts.data.pitch import pitch_of
@@ -29,6 +30,9 @@ from tts.text.symbols import DEFAULT_SYMBOLS, SymbolTable
 from tts.text.triphones import told
 
 FRAMES, TOKENS = FrameSpec(), TokenSpec()
+
+CUTOFFS = 3_000, 11_000
+"""Hz, where recordings of lower sample rates end."""
 
 Groups = list[tuple[int, ...]]
 Told = list[tuple[int, ...]]
@@ -81,6 +85,8 @@ class VocoderDataset(SpeechDataset):
     Args:
         samples: of a crop; shorter recordings are padded with zeros.
         gain_db: each crop's level is changed by up to so much, up or down, short of clipping.
+        low_pass: share of the crops that lose what is above some frequency between 3 and 11 kHz: recordings of
+            other sample rates are among the prompts, and a vocoder that never saw one spoils all of it.
         pitch: whether to measure the pitch of each crop's frames, which `HarmonicVocos` learns to read.
         hop: samples from frame to frame.
     """
@@ -93,13 +99,14 @@ class VocoderDataset(SpeechDataset):
         *,
         samples: int = 24_576,
         gain_db: float = 0.0,
+        low_pass: float = 0.0,
         pitch: bool = False,
         hop: int = FRAMES.hop,
         seed: int = 0,
     ) -> None:
         super().__init__(cuts, seed=seed)
         self.samples = samples
-        self.gain_db = gain_db
+        self.gain_db, self.low_pass = gain_db, low_pass
         self.pitch = pitch
         self.hop = hop
 
@@ -117,6 +124,9 @@ class VocoderDataset(SpeechDataset):
         count = min(self.samples, cut.num_samples - start)
         rate = cut.sampling_rate
         wav = cut.recording.load_audio(offset=start / rate, duration=count / rate)[0]
+        if draws.random() < self.low_pass:
+            between = 2 * draws.randint(*CUTOFFS)
+            wav = resample(resample(torch.from_numpy(wav), rate, between), between, rate)[:count].numpy()
         gain = 10 ** (draws.uniform(-self.gain_db, self.gain_db) / 20)
         peak = float(np.abs(wav).max())
         crop = np.zeros(self.samples, np.float32)

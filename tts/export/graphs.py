@@ -148,7 +148,7 @@ class HarmonicVocoder(Vocoder):
         assert isinstance(vocoder, HarmonicVocos)
         istft = vocoder.head.istft
         size, window = istft.n_fft, istft.window
-        self.pitch, self.rate = vocoder.pitch, vocoder.spec.sample_rate
+        self.pitch, self.rate, self.floor = vocoder.pitch, vocoder.spec.sample_rate, vocoder.floor
         turn = torch.fft.fft(torch.eye(size, dtype=torch.float64))[: self.edge + 1]
         analysis = torch.cat([turn.real, turn.imag]).to(window) * (window / window.norm())
         self.register_buffer("analysis", analysis[:, None])
@@ -157,7 +157,7 @@ class HarmonicVocoder(Vocoder):
         self.noise: Tensor
 
     def spectra(self, frames: Tensor) -> Tensor:
-        count = frames.shape[1]
+        count, frames = frames.shape[1], frames.clamp(min=self.floor)
         held = anchored(self.pitch(frames), self.hop, self.rate)
         voice, _ = pulses(held, torch.zeros_like(held[:, 0]), self.hop, self.rate)
         noise = self.noise[torch.arange(count * self.hop, device=frames.device) % len(self.noise)]

@@ -109,7 +109,7 @@ class VocoderModule(StageModule):
         if pitch is not None:
             assert isinstance(self.vocoder, HarmonicVocos)
             with torch.no_grad():
-                read = self.vocoder.pitch(frames)
+                read = self.vocoder.pitch(self.vocoder.audible(frames))
             known["pitch"] = torch.where(pitch > 0, pitch, read.float())
         if self.training and self.smear:
             frames = smeared(frames, self.smear)
@@ -131,7 +131,7 @@ class VocoderModule(StageModule):
                 "data.dataset.init_args.pitch: true"
             )
         with torch.autocast(frames.device.type, enabled=False):
-            return self.vocoder.pitch.loss(frames, pitch)
+            return self.vocoder.pitch.loss(self.vocoder.audible(frames), pitch)
 
     def mel_distance(self, fake: Tensor, real: Tensor) -> Tensor:
         """Mean over the scales of the L1 distance of log mels (natural log)."""
