@@ -3,9 +3,11 @@
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import accumulate
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -56,7 +58,7 @@ class Voice:
         model: Model | None = None,
         origin: str = "",
     ) -> "Voice":
-        """Make a voice of a recording: at most its first `PROMPT_SECONDS`, cut between phonemes.
+        """Make a voice of a recording: at most its first `PROMPT_SECONDS`, cut at a pause where there is one.
 
         Args:
             audio: a file soundfile reads, at any rate; or a waveform (samples,) at the model's rate.
@@ -103,16 +105,27 @@ class Voice:
         whole = cls(
             frames.cpu(), tokens.cpu(), phonemes, tuple(durations), model.spec, origin, model.tokenizer_id
         )
-        return whole._cut(model.symbols, PROMPT_SECONDS)
+        return whole._cut(model.symbols, PROMPT_SECONDS, levels(wav, model.spec, len(tokens)))
 
-    def _cut(self, symbols: SymbolTable, seconds: float) -> "Voice":
-        """The first groups that last at most `seconds` together, at least one that lasts."""
+    def _cut(self, symbols: SymbolTable, seconds: float, levels: Tensor) -> "Voice":
+        """The first groups, at most `seconds` of them, up to the one in the last 40 % that ends most quietly.
+
+        What breaks off in the middle of a word is gone on with: the first sound of the sentence is lost then.
+
+        Args:
+            levels: (N,) of every token.
+        """
         groups, most = symbols.groups(symbols.encode(self.phonemes)), int(seconds * self.spec.rate)
-        total, kept = 0, 0
-        for duration in self.durations:
-            if total and total + duration > most:
-                break
-            total, kept = total + duration, kept + 1
+        ends = list(accumulate(self.durations))
+        fitting = [n for n, end in enumerate(ends, 1) if 0 < end <= most]
+        if len(self.tokens) <= most:
+            kept = len(ends)
+        elif not fitting:  # at least one that lasts
+            kept = next(n for n, end in enumerate(ends, 1) if end)
+        else:
+            late = [n for n in fitting if ends[n - 1] >= 0.6 * most] or fitting[-1:]
+            kept = min(late, key=lambda n: (float(levels[ends[n - 1] - 1]), -n))
+        total = ends[kept - 1]
         phonemes = symbols.decode(i for group in groups[:kept] for i in group)
         frames = self.frames[: total * self.spec.frames_per_token]
         return replace(
@@ -208,6 +221,13 @@ def check_voice_output(path: Path, overwrite: bool = False) -> None:
     if path.suffix != ".safetensors":
         raise UserError(f"{path}: a voice is saved as .safetensors")
     check_output(path, overwrite, endings=(".safetensors",))
+
+
+def levels(wav: Tensor, spec: TokenSpec, count: int) -> Tensor:
+    """Mean square of a waveform (samples,) during each of `count` tokens, (count,)."""
+    each = spec.frames_per_token * spec.frames.hop
+    whole = F.pad(wav, (0, max(0, count * each - len(wav))))[: count * each]
+    return whole.view(count, each).square().mean(1)
 
 
 def read_speech(audio: str | Path | Tensor, sample_rate: int, *, max_seconds: float | None = None) -> Tensor:

@@ -104,6 +104,31 @@ def test_vocoder_gain_moves_the_level_but_never_clips(recordings: CutSet) -> Non
     assert 10 ** (-12 / 20) <= min(gains) < 0.5
 
 
+def test_vocoder_crops_lose_what_is_above_some_frequency(tmp_path: Path) -> None:
+    noise = 0.1 * np.random.default_rng(0).standard_normal(48_000)
+    soundfile.write(tmp_path / "n.flac", noise, 24_000, subtype="PCM_16")
+    recording = Recording.from_file(tmp_path / "n.flac", recording_id="n")
+    speech = SupervisionSegment("n", "n", 0.0, recording.duration, speaker="ann")
+    cuts = of(MonoCut("n", 0.0, recording.duration, 0, recording=recording, supervisions=[speech]))
+    dataset = VocoderDataset(cuts, samples=12_000, low_pass=0.5)
+    ends = []
+    for epoch in range(60):
+        power = (
+            torch.fft.rfft(dataset[in_epoch(cuts, epoch)].wav[0])
+            .abs()
+            .square()
+            .view(-1)[:6_000]
+            .view(60, 100)
+            .mean(1)
+        )
+        loud = (power > 0.1 * power[:10].mean()).nonzero()[:, 0]
+        ends.append(200 * int(loud.max() + 1))  # Hz
+        assert len(loud) == loud.max() + 1  # all below, nothing above
+    cut = [end for end in ends if end < 11_500]
+    assert 15 <= len(cut) <= 45
+    assert 2_800 <= min(cut) < 5_000 and 9_000 < max(cut) <= 11_200
+
+
 def test_vocoder_pitch_is_that_of_the_crop_and_0_without_a_voice(tmp_path: Path) -> None:
     at = np.arange(48_000) / 24_000
     cycles = np.cumsum(np.where(at < 1, 120 + 60 * at, 0)) / 24_000  # up for a second, then silence

@@ -79,9 +79,10 @@ def test_vocoder(chain: OnnxChain, model: Model) -> None:
         torch.testing.assert_close(wav, mine, **CLOSE)
 
 
-def test_a_harmonic_vocoder(model: Model, tmp_path: Path) -> None:
+@pytest.mark.parametrize("floor", [None, -4.0])
+def test_a_harmonic_vocoder(model: Model, tmp_path: Path, floor: float | None) -> None:
     torch.manual_seed(0)
-    vocoder = HarmonicVocos(dim=32, intermediate_dim=48, num_layers=2).eval()
+    vocoder = HarmonicVocos(dim=32, intermediate_dim=48, num_layers=2, floor=floor).eval()
     export_onnx(replace(model, vocoder=vocoder), tmp_path, only=["vocoder"])
     chain = OnnxChain(tmp_path, threads=1)
     # shorter than a block of pitch, and longer than the noise

@@ -19,7 +19,7 @@ from tts.checkpoint import build, write_part
 from tts.data.batches import AcousticBatch
 from tts.text.symbols import DEFAULT_SYMBOLS
 from tts.training.acoustic import AcousticModule
-from tts.training.reading import Listener, Speech
+from tts.training.reading import Listener, Speech, exchanged
 
 SPEC = TokenSpec(FrameSpec(dim=20), codes=9)
 
@@ -199,6 +199,75 @@ def test_a_recording_is_where_the_loss_is_lowest(tmp_path: Path, monkeypatch: py
 
     blurred = torch.nn.functional.avg_pool1d(true.frames.transpose(1, 2), 5, 1, 2).transpose(1, 2)
     assert judged(true.frames) < judged(blurred) - 0.1
+
+
+class Mean(torch.nn.Module):
+    """Knows a voice by the mean of its bands."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.eye(20))
+
+    def forward(self, frames: Tensor) -> Tensor:
+        return torch.nn.functional.normalize((frames.mean(1) + 5) @ self.weight, dim=-1)
+
+
+def test_targets_behind_the_prompts_of_others() -> None:
+    given = batch()
+    given = given._replace(
+        tokens=torch.arange(40).view(2, 20),
+        frames=torch.arange(160.0).view(2, 80, 1).expand(-1, -1, 20),
+        speakers=torch.tensor([7, 8]),
+    )
+    other = exchanged(given, 4)  # row 0's target, behind row 1's prompt
+    assert other.prompt_lens.tolist() == [3] and other.lens.tolist() == [3 + 14]
+    assert other.tokens.tolist() == [[20, 21, 22, *range(6, 20)]]
+    assert other.frames[0, :, 0].tolist() == [*range(80, 92), *range(24, 80)]
+    assert other.speakers.tolist() == [8]
+    assert other.labels.tolist() == [[3, 4, 5, 6]] and other.label_lens.tolist() == [4]
+    told = given._replace(tokens=given.tokens[..., None].expand(-1, -1, 4))
+    assert torch.equal(exchanged(told, 4).tokens[..., 2], other.tokens)
+
+
+def test_a_voice_is_looked_for(tmp_path: Path) -> None:
+    listener = Listener(write(tmp_path), SPEC, voice=Mean())
+    torch.manual_seed(0)
+    timbre = torch.randn(2, 1, 20)
+    prompts = Speech(timbre - 5 + 0.1 * torch.randn(2, 90, 20), torch.tensor([90, 80]))
+    frames = (torch.randn(2, 100, 20) - 5).requires_grad_()
+    made = Speech(frames, torch.tensor([100, 78]))
+    loss = listener.unlike(made, prompts)
+    (gradient,) = torch.autograd.grad(loss, frames)
+    assert gradient.abs().amax((1, 2)).gt(0).all()
+    alike = Speech(timbre - 5 + torch.zeros(2, 100, 20), made.lens)
+    assert listener.unlike(alike, prompts) < 0.1 < 0.5 < loss
+    # what is too short says nothing about a voice
+    short = Speech(frames, torch.tensor([100, 40]))
+    (gradient,) = torch.autograd.grad(listener.unlike(short, prompts), frames)
+    assert gradient[1].abs().sum() == 0 < gradient[0].abs().sum()
+    assert listener.unlike(short, Speech(prompts.frames, torch.tensor([20, 90]))) == 0
+
+
+def test_training_with_a_voice(tmp_path: Path) -> None:
+    long = batch()
+    long = long._replace(
+        frames=long.frames.repeat(1, 8, 1),
+        tokens=long.tokens.repeat(1, 8),
+        prompt_lens=8 * long.prompt_lens,
+        lens=8 * long.lens,
+    )
+    part = str(write(tmp_path))
+    losses = []
+    for likeness in (0.0, 3.0):
+        stage = AcousticModule(decoder(), reading=1.0, reader=part, voice=Mean(), likeness=likeness)
+        stage.setup("fit")
+        assert stage.listener is not None and stage.listener.voice is not None
+        assert not any("voice" in name for name in stage.state_dict())
+        torch.manual_seed(0)
+        losses.append(stage.listener.loss(stage.acoustic, long))
+    losses[1].backward()
+    assert losses[1] > losses[0] + 0.1
+    assert all(p.grad is None for p in stage.listener.voice.parameters())
 
 
 def test_training_with_a_reader(tmp_path: Path, fit: Any) -> None:

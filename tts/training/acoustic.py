@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from codec.errors import UserError
 from tts.acoustic.decoder import FlowDecoder
@@ -26,6 +26,8 @@ class AcousticModule(StageModule):
         four times as long; 0 for none.
     reading_from: first step with it.
     reader: file of the finished tokenizer that reads.
+    voice: an encoder of speakers (see `Listener`) that hears whether it is the prompt's voice, too; None for none.
+    likeness: weight of the voice beside what is read.
     lr, warmup, total, optimizer, start, lora: see `StageModule`.
     weight_decay: of the matrices.
 
@@ -47,6 +49,8 @@ class AcousticModule(StageModule):
         reading: float = 0.0,
         reading_from: int = 0,
         reader: str | None = None,
+        voice: nn.Module | None = None,
+        likeness: float = 2.0,
         optimizer: Kind = "adamw",
         start: str | None = None,
         lora: int = 0,
@@ -59,14 +63,17 @@ class AcousticModule(StageModule):
             raise UserError(
                 f"reading {reading} needs a finished tokenizer: set model.init_args.reader to its .safetensors"
             )
-        self.reader = reader
+        self.reader, self.likeness = reader, likeness
+        self._voice = (voice,)  # a tuple hides it from torch: it is in no checkpoint
         self._errors = [0, 0]
 
     def setup(self, stage: str) -> None:
         """Load the reader: the recipe checks all configs before there is one."""
         super().setup(stage)
         if self.reading and self.reader is not None:
-            self.listener = Listener(Path(self.reader), self.acoustic.spec)
+            self.listener = Listener(
+                Path(self.reader), self.acoustic.spec, voice=self._voice[0], likeness=self.likeness
+            )
 
     def configure_optimizers(self) -> Any:
         return self.optimize(self.acoustic, betas=(0.9, 0.98), weight_decay=self.weight_decay)

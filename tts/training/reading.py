@@ -4,6 +4,10 @@ The flow's loss asks for the right velocity at one time of one recording. A smal
 its consonants are blurred; guidance sharpens them at twice the cost. Here the solver runs, the tokenizer, which is a
 recogniser, reads what came out, and its gradient runs back into the last solver steps (after Clark et al. 2023,
 arXiv 2309.17400). The tokenizer itself learns nothing.
+
+What a reader hears needs no recording to compare with. So it is asked, too, for sentences in voices that never said
+them, and an encoder of speakers, where there is one, whether it is that voice (after Casanova et al. 2022,
+arXiv 2112.02418).
 """
 
 from collections.abc import Iterator
@@ -31,6 +35,15 @@ STEPS_BEHIND = (0, 0, 1, 2, 3)
 TOKENS, PHONEMES, SPREAD = 0.5, 0.5, 0.3
 """Weights of the three parts of the loss."""
 
+EXCHANGED = 0.5
+"""Weight of targets behind another's prompt, beside those behind their own."""
+
+WINDOW = 0.8
+"""Seconds that are enough to know a voice by."""
+
+NOISE = 0.15
+"""Deviation of what is added to frames before a voice is looked for in them: natural-log units."""
+
 
 class Speech(NamedTuple):
     """Targets without their prompts: frames (B, T, D) from the first on, and how many of them there are, (B,)."""
@@ -45,13 +58,20 @@ class Listener:
     Args:
         part: the tokenizer's file.
         spec: of the decoder's tokens and frames.
+        voice: tells voices apart, frames (B, T, D) of `WINDOW` -> vectors (B, E) of length 1, near each other where
+            the speaker is the same; None for a loss that hears words only.
+        likeness: weight of the voice beside the words.
 
     Raises:
         UserError: no such part, or no tokenizer.
         SpecError: it reads other frames, or writes other tokens.
     """
 
-    def __init__(self, part: Path, spec: TokenSpec) -> None:
+    def __init__(
+        self, part: Path, spec: TokenSpec, *, voice: nn.Module | None = None, likeness: float = 2.0
+    ) -> None:
+        self.voice = None if voice is None else voice.eval().requires_grad_(False)
+        self.likeness = likeness
         tokenizer = read_part(part)[0]
         if not isinstance(tokenizer, Tokenizer):
             raise UserError(f"reader {part}: holds a {type(tokenizer).__name__}, not a tokenizer")
@@ -63,19 +83,45 @@ class Listener:
         )
 
     def loss(self, acoustic: FlowDecoder, batch: AcousticBatch, *, chunk: int | None = None) -> Tensor:
-        """Let the decoder solve the batch's targets, and read them."""
+        """Let the decoder solve the batch's targets, and read them; then every second one behind another's prompt."""
         first = STEPS_BEHIND[int(torch.randint(len(STEPS_BEHIND), ()))]
-        made = acoustic.made(
+        loss = self._heard(acoustic, batch, first, chunk)
+        if len(batch.lens) > 1:
+            loss = loss + EXCHANGED * self._heard(
+                acoustic, exchanged(batch, self.per_token), 0, chunk, own=False
+            )
+        return loss
+
+    def _heard(
+        self, acoustic: FlowDecoder, batch: AcousticBatch, first: int, chunk: int | None, *, own: bool = True
+    ) -> Tensor:
+        """
+        Args:
+            first: the solver's, see `FlowDecoder.made`.
+            own: whether prompt and target are of one speaker.
+        """
+        frames = acoustic.made(
             batch.frames, batch.tokens, batch.prompt_lens, batch.lens, chunk=chunk, first=first
         )
-        return self.judge(self.targets(made, batch), self.targets(batch.frames, batch), batch)
+        made, true = self.targets(frames, batch), self.targets(batch.frames, batch)
+        prompts = Speech(
+            batch.frames[:, : int(batch.prompt_lens.max()) * self.per_token],
+            batch.prompt_lens * self.per_token,
+        )
+        loss = self.judge(made, true, batch, like=true if own else prompts)
+        if self.voice is not None:
+            loss = loss + self.likeness * self.unlike(made, prompts)
+        return loss
 
-    def judge(self, made: Speech, true: Speech, batch: AcousticBatch) -> Tensor:
+    def judge(
+        self, made: Speech, true: Speech, batch: AcousticBatch, *, like: Speech | None = None
+    ) -> Tensor:
         """How far what was made is from being read as what was to be said.
 
         - phonemes: CTC before and behind the quantiser, of frames that are disturbed, so that plain speech is needed;
         - tokens: what the quantiser would round, against that of the recording;
-        - spread: mean and deviation of every band over time, which blurred speech lacks (Toda & Tokuda 2007).
+        - spread: mean and deviation of every band over time, which blurred speech lacks (Toda & Tokuda 2007), against
+          those of `like`, the recording where there is none.
         """
         tokenizer = self.tokenizer.to(made.frames.device)
         offset = int(torch.randint(tokenizer.spec.frames_per_token, ()))
@@ -93,7 +139,30 @@ class Listener:
         after = tokenizer.log_probs(tokenizer.quantizer(hidden)[0], lens)
         read_lens = lens * tokenizer.reads_per_token
         phonemes = ctc_loss(before, read_lens, batch) + 0.5 * ctc_loss(after, read_lens, batch)
-        return TOKENS * tokens + PHONEMES * phonemes + SPREAD * self._spread(made, true)
+        return TOKENS * tokens + PHONEMES * phonemes + SPREAD * self._spread(made, like or true)
+
+    def unlike(self, made: Speech, prompts: Speech) -> Tensor:
+        """1 - cosine of a window of what was made to the voice of the prompt; 0 where either is too short."""
+        assert self.voice is not None
+        voice = self.voice.to(made.frames.device)
+        size = round(WINDOW * self.tokenizer.spec.frames.rate)
+        rows = ((made.lens >= size) & (prompts.lens >= size)).nonzero()[:, 0].tolist()
+        if not rows:
+            return made.frames.sum() * 0.0
+        with torch.no_grad():
+            known = [_windows(prompts.frames[i], int(prompts.lens[i]), size) for i in rows]
+            vectors = voice(torch.cat(known)).split([len(one) for one in known])
+            wanted = F.normalize(torch.stack([one.mean(0) for one in vectors]), dim=-1)
+        starts = [int(torch.randint(int(made.lens[i]) - size + 1, ())) for i in rows]
+        heard = torch.stack(
+            [made.frames[i, start : start + size] for i, start in zip(rows, starts, strict=True)]
+        )
+        heard = heard + NOISE * torch.randn_like(heard)
+        return 1 - (voice(heard) * wanted).sum(-1).mean()
+
+    @property
+    def per_token(self) -> int:
+        return self.tokenizer.spec.frames_per_token
 
     @torch.no_grad()
     def errors(self, acoustic: FlowDecoder, batch: AcousticBatch) -> tuple[int, int]:
@@ -149,6 +218,40 @@ class Listener:
         finally:
             for one in drops:
                 one.eval()
+
+
+def exchanged(batch: AcousticBatch, per_token: int) -> AcousticBatch:
+    """Every second target behind the prompt of the row before it; of its own speaker there is no recording of it."""
+    device, count = batch.lens.device, len(batch.lens)
+    own = torch.arange(0, count, 2, device=device)
+    other = (own - 1) % count
+    prompt_lens = batch.prompt_lens[other]
+    lens = prompt_lens + batch.lens[own] - batch.prompt_lens[own]
+    at = torch.arange(int(lens.max()), device=device)[None]
+    behind = at - prompt_lens[:, None]
+    rows = torch.where(behind < 0, other[:, None], own[:, None])
+    places = torch.where(behind < 0, at, batch.prompt_lens[own][:, None] + behind)
+    places = places.clamp(max=batch.tokens.shape[1] - 1)
+    within = torch.arange(per_token, device=device)
+    frames = batch.frames[
+        rows.repeat_interleave(per_token, 1), (places[..., None] * per_token + within).flatten(1)
+    ]
+    return AcousticBatch(
+        frames,
+        batch.tokens[rows, places],
+        prompt_lens,
+        lens,
+        batch.speakers[other],
+        batch.labels[own],
+        batch.label_lens[own],
+    )
+
+
+def _windows(frames: Tensor, length: int, size: int) -> Tensor:
+    """At most four pieces of `size` of the first `length` frames (T, D), evenly spaced: (n, size, D)."""
+    count = max(1, min(4, length // size))
+    starts = torch.linspace(0, length - size, count).long().tolist()
+    return torch.stack([frames[start : start + size] for start in starts])
 
 
 def _over_time(speech: Speech) -> tuple[Tensor, Tensor]:

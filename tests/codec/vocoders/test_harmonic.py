@@ -34,6 +34,19 @@ def test_pulses_are_all_harmonics_of_equal_strength(hz: float) -> None:
     assert sound.square().mean() == pytest.approx(1.0, rel=0.05)
 
 
+def test_nothing_below_the_floor_is_seen() -> None:
+    torch.manual_seed(1)
+    made, frames = vocoder(floor=-8), torch.randn(1, 40, 100) - 4
+    frames[..., 85:] = -9
+    deep = frames.clone()
+    deep[..., 85:] = -16  # a recording of 16 kHz
+    assert torch.equal(made(deep), made(frames))
+    state = made.start()
+    chunks = [made.decode_chunk(state, deep[:, :20]), made.decode_chunk(state, deep[:, 20:], last=True)]
+    torch.testing.assert_close(torch.cat(chunks, 1), made(frames), atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(vocoder()(deep), vocoder()(frames), atol=1e-3)
+
+
 def test_pulses_go_on_where_the_ones_before_ended() -> None:
     pitch = torch.linspace(80, 300, 40)[None].repeat(2, 1)
     whole, end = said(pitch, 0.25)
