@@ -19,7 +19,7 @@ from codec.errors import AudioError, SpecError, UserError
 from codec.spec import FrameSpec, TokenSpec
 from tts.checkpoint import Model
 from tts.text import DEFAULT_SYMBOLS, Frontend, TextError
-from tts.voice import LOUDNESS, MAX_SECONDS, PROMPT_SECONDS, Voice, read_speech
+from tts.voice import LOUDNESS, MAX_SECONDS, PROMPT_SECONDS, TAIL, Voice, encoded, quiet_end, read_speech
 
 RATE = 24_000
 
@@ -86,39 +86,35 @@ def test_with_a_transcript(model: Model, make_speech: Any) -> None:
 def test_long_recording_is_cut_to_the_prompt_limit(model: Model, make_speech: Any) -> None:
     wav = make_speech(14.0)
     voice = Voice.from_audio(wav, model=model)
-    assert 0.6 * PROMPT_SECONDS - 0.5 < voice.seconds <= PROMPT_SECONDS
+    assert 0.6 * PROMPT_SECONDS - 0.5 < voice.seconds <= PROMPT_SECONDS + TAIL
     assert len(voice.frames) == 4 * len(voice.tokens) and sum(voice.durations) == len(voice.tokens)
-    # the head of what one second more holds, which it can be cut from between two phonemes
-    head = trim_silence(wav, RATE)[: int((PROMPT_SECONDS + 1) * RATE)]
-    tokens = model.tokenizer.encode(model.features(normalize_loudness(head, RATE, LOUDNESS)[None]))[0][0]
-    assert torch.equal(voice.tokens, tokens[: len(voice.tokens)])
+    # the head of the recording, then silence
+    head = normalize_loudness(trim_silence(wav, RATE)[: int((PROMPT_SECONDS + 1) * RATE)], RATE, LOUDNESS)
+    frames, whole = encoded(model, head)
+    silent = round(TAIL * RATE / 256)
+    torch.testing.assert_close(
+        voice.frames[: -silent - 8], frames[: len(voice.frames) - silent - 8], atol=0.02, rtol=0
+    )
+    assert voice.frames[6 - silent :].max() < -10 < frames.mean()
+    # all that was read before is said, and nothing behind it
+    assert model.symbols.decode(model.tokenizer.read(whole[None])[0]).startswith(voice.phonemes)
 
 
 @pytest.mark.parametrize(
     ("durations", "most", "kept"),
     [
-        ((2, 3, 4), 9, (2, 3, 4)),
-        ((2, 3, 4), 8, (2, 3)),
-        ((4, 1, 1, 1, 4), 7, (4, 1)),  # token 4 is the quietest of those in the last 40 %
-        ((5, 2, 1, 4), 9, (5, 2)),  # and 3, the quietest of all, is not
-        ((2, 3, 0, 0, 4), 5, (2, 3, 0, 0)),
-        ((9, 1), 5, (9,)),  # one that lasts is kept in any case: a prompt has a frame
-        ((0, 0, 9, 1), 5, (0, 0, 9)),
-        ((0, 2), 5, (0, 2)),
+        ((2, 3, 4), 8, 2),
+        ((4, 1, 1, 1, 4), 7, 2),  # token 4 is the quietest of those in the last 40 %
+        ((5, 2, 1, 4), 9, 2),  # and 3, the quietest of all, is not
+        ((2, 3, 0, 0, 4), 5, 4),
+        ((9, 1), 5, 1),  # one that lasts is kept in any case: a prompt has a frame
+        ((0, 0, 9, 1), 5, 3),
     ],
 )
-def test_cut_between_phonemes(durations: tuple[int, ...], most: int, kept: tuple[int, ...]) -> None:
-    spec, n = TokenSpec(), sum(durations)
-    phonemes = ["ˈb", "iː,", "t", "ə", "s"][: len(durations)]
-    frames = torch.arange(n * 4.0)[:, None].expand(-1, 100)
-    voice = Voice(frames, torch.arange(n), "".join(phonemes), durations, spec, "here")
-    loud = torch.ones(n)
-    loud[[i for i in (3, 4, 6) if i < n]] = torch.tensor([0.0, 0.1, 0.2])[: sum(i < n for i in (3, 4, 6))]
-    cut = voice._cut(DEFAULT_SYMBOLS, (most + 0.5) / spec.rate, loud)
-    assert cut.durations == kept and cut.phonemes == "".join(phonemes[: len(kept)])
-    assert cut.tokens.tolist() == list(range(sum(kept)))
-    assert torch.equal(cut.frames, frames[: 4 * sum(kept)])
-    assert cut.spec == spec and cut.origin == "here"
+def test_cut_where_it_is_quiet_between_phonemes(durations: tuple[int, ...], most: int, kept: int) -> None:
+    levels = torch.ones(12)
+    levels[3], levels[4], levels[6] = 0.0, 0.1, 0.2
+    assert quiet_end(durations, levels, most) == kept
 
 
 @pytest.mark.parametrize(

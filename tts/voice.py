@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from itertools import accumulate
 from pathlib import Path
 
@@ -12,7 +12,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from codec.audio import SILENCE_DBFS, check_output, normalize_loudness, read_audio, trim_silence, write_whole
+from codec.audio import (
+    SILENCE_DBFS,
+    check_output,
+    fade,
+    normalize_loudness,
+    read_audio,
+    trim_silence,
+    write_whole,
+)
 from codec.errors import AudioError, SpecError, UserError
 from codec.spec import TokenSpec, require_same
 from tts.checkpoint import Model
@@ -23,6 +31,7 @@ from tts.text.frontend import Frontend
 MIN_SECONDS = 1.0
 MAX_SECONDS = 60.0  # decoded of a long recording
 PROMPT_SECONDS = 8.0  # kept of it
+TAIL = 0.12  # seconds of silence behind one that is cut, as recordings of whole sentences have
 LOUDNESS = -23.0  # LUFS; the models were trained around it
 
 
@@ -88,10 +97,7 @@ class Voice:
                 f"{name}: with its text, at most {MAX_SECONDS:g} s can be used; cut both, or leave the text"
             )
         wav = normalize_loudness(wav, rate, LOUDNESS)
-        device = model.acoustic.mean.device
-        frames = model.features(wav[None].to(device))[0]
-        frames = frames[: max(1, len(frames) // model.spec.frames_per_token) * model.spec.frames_per_token]
-        tokens = model.tokenizer.encode(frames[None])[0][0]
+        frames, tokens = encoded(model, wav)
         if text is None:
             ids = model.tokenizer.read(tokens[None])[0]
             if len(ids) < 2:
@@ -100,40 +106,18 @@ class Voice:
                 )
         groups = model.symbols.groups(ids)
         durations = group_durations(model, tokens, groups)
+        most = int(PROMPT_SECONDS * model.spec.rate)
+        if len(tokens) > most:
+            kept = quiet_end(durations, levels(wav, model.spec, len(tokens)), most)
+            groups, ids = groups[:kept], [i for group in groups[:kept] for i in group]
+            samples = sum(durations[:kept]) * model.spec.frames_per_token * model.spec.frames.hop
+            wav = torch.cat([fade(wav[:samples], rate, start=False), wav.new_zeros(round(TAIL * rate))])
+            frames, tokens = encoded(model, wav)
+            durations = group_durations(model, tokens, groups)
         frames = frames.half().float()  # as a file keeps them: a saved voice speaks as this one does
         phonemes = model.symbols.decode(ids)
-        whole = cls(
+        return cls(
             frames.cpu(), tokens.cpu(), phonemes, tuple(durations), model.spec, origin, model.tokenizer_id
-        )
-        return whole._cut(model.symbols, PROMPT_SECONDS, levels(wav, model.spec, len(tokens)))
-
-    def _cut(self, symbols: SymbolTable, seconds: float, levels: Tensor) -> "Voice":
-        """The first groups, at most `seconds` of them, up to the one in the last 40 % that ends most quietly.
-
-        What breaks off in the middle of a word is gone on with: the first sound of the sentence is lost then.
-
-        Args:
-            levels: (N,) of every token.
-        """
-        groups, most = symbols.groups(symbols.encode(self.phonemes)), int(seconds * self.spec.rate)
-        ends = list(accumulate(self.durations))
-        fitting = [n for n, end in enumerate(ends, 1) if 0 < end <= most]
-        if len(self.tokens) <= most:
-            kept = len(ends)
-        elif not fitting:  # at least one that lasts
-            kept = next(n for n, end in enumerate(ends, 1) if end)
-        else:
-            late = [n for n in fitting if ends[n - 1] >= 0.6 * most] or fitting[-1:]
-            kept = min(late, key=lambda n: (float(levels[ends[n - 1] - 1]), -n))
-        total = ends[kept - 1]
-        phonemes = symbols.decode(i for group in groups[:kept] for i in group)
-        frames = self.frames[: total * self.spec.frames_per_token]
-        return replace(
-            self,
-            frames=frames,
-            tokens=self.tokens[:total],
-            phonemes=phonemes,
-            durations=self.durations[:kept],
         )
 
     def aligned(self, symbols: SymbolTable) -> Aligned:
@@ -221,6 +205,31 @@ def check_voice_output(path: Path, overwrite: bool = False) -> None:
     if path.suffix != ".safetensors":
         raise UserError(f"{path}: a voice is saved as .safetensors")
     check_output(path, overwrite, endings=(".safetensors",))
+
+
+def encoded(model: Model, wav: Tensor) -> tuple[Tensor, Tensor]:
+    """A waveform (samples,) -> frames (T, D) and tokens (N,), whole tokens only, where the model is."""
+    frames, each = model.features(wav[None].to(model.acoustic.mean.device))[0], model.spec.frames_per_token
+    frames = frames[: max(1, len(frames) // each) * each]
+    return frames, model.tokenizer.encode(frames[None])[0][0]
+
+
+def quiet_end(durations: Sequence[int], levels: Tensor, most: int) -> int:
+    """How many groups to keep of a prompt that is too long: up to the one in the last 40 % that ends most quietly.
+
+    What breaks off in the middle of a word is gone on with: the first sound of the sentence is lost then.
+
+    Args:
+        durations: tokens of every group.
+        levels: (N,) of every token.
+        most: tokens that may be kept. More only where no group is that short.
+    """
+    ends = list(accumulate(durations))
+    fitting = [n for n, end in enumerate(ends, 1) if 0 < end <= most]
+    if not fitting:
+        return next(n for n, end in enumerate(ends, 1) if end)
+    late = [n for n in fitting if ends[n - 1] >= 0.6 * most] or fitting[-1:]
+    return min(late, key=lambda n: (float(levels[ends[n - 1] - 1]), -n))
 
 
 def levels(wav: Tensor, spec: TokenSpec, count: int) -> Tensor:
