@@ -294,7 +294,7 @@ def spied(tts: TTS, monkeypatch: pytest.MonkeyPatch) -> Drawn:
 def test_what_reads_badly_is_made_again_so_often(fussy: Any, voice: Voice, monkeypatch: Any) -> None:
     tts = fussy(10**6)  # nothing is ever good
     calls = spied(tts, monkeypatch)
-    speech = tts.synthesize(ONE, voice, seed=3, retries=3)
+    speech = tts.synthesize(ONE, voice, seed=3, retries=3, candidates=1)
     assert calls == [
         ([3 * 1_000_003], 0.8),
         ([draw_seed(3, 0, 1)], 0.8),
@@ -326,7 +326,7 @@ def test_what_reads_well_is_taken_at_once(fussy: Any, voice: Voice, monkeypatch:
 def test_only_sentences_that_read_badly_are_made_again(fussy: Any, voice: Voice, monkeypatch: Any) -> None:
     tts = fussy(3)
     calls = spied(tts, monkeypatch)
-    speech = tts.synthesize(f"{MORE} {MORE}", voice, retries=9)
+    speech = tts.synthesize(f"{MORE} {MORE}", voice, retries=9, candidates=1)
     attempts = [one.attempts for one in speech.quality]
     assert max(attempts) > 1 and min(attempts) == 1, attempts
     # each attempt has those that are left, and nobody else
@@ -388,7 +388,8 @@ def test_candidates_are_drawn_in_one_batch_and_the_best_is_kept(
             for k in range(4)
         ]
         assert list(sentence.tokens.tokens) in [list(one.tokens) for one in drawn]
-    one = tts.synthesize(MORE, voice, seed=2)
+    assert tokens(tts.synthesize(MORE, voice, seed=2)) == tokens(speech)  # as many as by default
+    one = tts.synthesize(MORE, voice, seed=2, candidates=1)
     assert tokens(one) != tokens(speech)
 
 
@@ -405,7 +406,7 @@ def test_the_ranker_is_asked(tts: TTS, voice: Voice) -> None:
     assert len(speech.sentences[0].tokens.tokens) == min(len(one.tokens.tokens) for one in found)
     assert found[0].prompt == voice.aligned(tts.model.symbols)
     assert found[0].utterance.text == ONE
-    first = tts.synthesize(ONE, voice)
+    first = tts.synthesize(ONE, voice, candidates=1)
     assert list(found[0].tokens.tokens) == tokens(first)[0]  # one candidate is the first of many
 
 
@@ -496,12 +497,12 @@ def test_a_long_text_is_not_held_at_once(tts: TTS, voice: Voice, monkeypatch: py
     calls = spied(tts, monkeypatch)
     stream = tts.sentences(" ".join([MORE] * 12), voice, batch=2)  # 36 sentences
     next(stream)
-    assert sum(len(seeds) for seeds, _ in calls) == 8
+    assert sum(len(seeds) for seeds, _ in calls) == 8 * 4  # candidates
     for _ in range(7):
         next(stream)
-    assert sum(len(seeds) for seeds, _ in calls) == 8
+    assert sum(len(seeds) for seeds, _ in calls) == 8 * 4
     next(stream)
-    assert sum(len(seeds) for seeds, _ in calls) == 16
+    assert sum(len(seeds) for seeds, _ in calls) == 16 * 4
 
 
 def test_places_are_those_of_the_joined_samples() -> None:

@@ -185,7 +185,7 @@ def _parser() -> argparse.ArgumentParser:
         "--lexicon", metavar="FILE", help="how words are said: a text file of lines word<TAB>IPA"
     )
     how.add_argument(
-        "--candidates", type=int, metavar="N", help="write every sentence N times, take the best; default: 1"
+        "--candidates", type=int, metavar="N", help="write every sentence N times, take the best; default: 4"
     )
     how.add_argument(
         "--retries",

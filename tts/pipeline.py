@@ -61,7 +61,7 @@ class Settings:
         steps: of the flow's solver.
         guidance: of the flow, 0 for none; None is the model's own.
         batch: sentences made at once; more need more memory.
-        candidates: how many times the LM writes each sentence, to take the best.
+        candidates: how many times the LM writes each sentence, to take the best; a stream takes the first.
         ranker: tells which is the best.
         retries: how often a sentence that reads badly is written again.
         strict: whether a sentence that still reads badly is an error.
@@ -76,7 +76,7 @@ class Settings:
     steps: int = STEPS
     guidance: float | None = None
     batch: int = 8
-    candidates: int = 1
+    candidates: int = 4
     ranker: Ranker = by_reading
     retries: int = 2
     strict: bool = False
@@ -570,7 +570,8 @@ class TTS:
         self, jobs: Sequence[Job], settings: Settings, attempt: int, clock: Clock
     ) -> Iterator[list[Candidate]]:
         """The candidates of one attempt at each sentence, in batches of `settings.batch` rows or one sentence."""
-        count, symbols = settings.candidates, self.model.symbols
+        symbols = self.model.symbols
+        count = settings.candidates if settings.temperature > 0 else 1  # they would all be the same
         size = max(1, settings.batch // count)
         for start in range(0, len(jobs), size):
             batch = jobs[start : start + size]

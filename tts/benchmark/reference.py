@@ -46,7 +46,9 @@ class Spoken(NamedTuple):
 
 def speak_once(tts: TTS, texts: Sequence[str], voice: Voice, settings: Settings) -> list[Spoken]:
     """The sentences of some texts. How they sound does not matter here, so one solver step does."""
-    cheap = Settings(language=settings.language, seed=settings.seed, steps=1, guidance=0.0, retries=0)
+    cheap = Settings(
+        language=settings.language, seed=settings.seed, steps=1, guidance=0.0, candidates=1, retries=0
+    )
     prompt = voice.aligned(tts.model.symbols)
     return [
         Spoken(

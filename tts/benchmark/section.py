@@ -44,7 +44,7 @@ class Point:
 
     def settings(self, **changes: Any) -> Settings:
         """How to speak under this condition. Nothing is made twice: a retry would be luck, not speed."""
-        return Settings(steps=self.steps, batch=self.batch, retries=0, **changes)
+        return Settings(steps=self.steps, batch=self.batch, candidates=1, retries=0, **changes)
 
 
 @dataclass(frozen=True)

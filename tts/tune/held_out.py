@@ -106,7 +106,7 @@ def reading_error(tts: TTS, said: Mapping[str, Sequence[str]], voices: Mapping[s
     wrong = total = 0.0
     for voice in voices.values():
         for language, texts in said.items():
-            for written in tts.write(texts, voice, Settings(language=language, retries=0)):
+            for written in tts.write(texts, voice, Settings(language=language, candidates=1, retries=0)):
                 wanted = len(tts.model.symbols.segments(written.utterance.ids))
                 wrong, total = wrong + written.quality.error * wanted, total + wanted
     return wrong / max(1.0, total)
