@@ -170,7 +170,7 @@ def _parser() -> argparse.ArgumentParser:
     how.add_argument("--speed", type=float, metavar="X", help="0.5 to 2, at the same pitch; default: 1")
     how.add_argument("--seed", type=int, metavar="N", help="same seed, same samples; default: 0")
     how.add_argument(
-        "--temperature", type=float, metavar="X", help="0 to 2, how varied the speech is; default: 0.8"
+        "--temperature", type=float, metavar="X", help="0 to 2, how varied the speech is; default: 0.6"
     )
     how.add_argument(
         "--steps", type=int, metavar="N", help="of the flow's solver; fewer are faster; default: 6"

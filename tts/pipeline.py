@@ -72,7 +72,7 @@ class Settings:
     language: str = DEFAULT_LANGUAGE
     speed: float = 1.0
     seed: int = 0
-    temperature: float = 0.8
+    temperature: float = 0.6
     steps: int = STEPS
     guidance: float | None = None
     batch: int = 8

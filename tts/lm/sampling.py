@@ -21,7 +21,7 @@ class Sampling:
             occurs more than `max_repeats` times among the last `window` is drawn again from all of the top k.
     """
 
-    temperature: float = 0.8
+    temperature: float = 0.6
     top_k: int = 25
     top_p: float = 0.8
     window: int = 10

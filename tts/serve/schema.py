@@ -32,7 +32,7 @@ class SpeechRequest(BaseModel):
     stream_format: Literal["audio", "sse"] = "audio"
     language: Line = Field("en-us", description="of the text, a code of espeak's")
     seed: int = Field(0, ge=0, lt=SEEDS, description="same seed, same sound")
-    temperature: float = Field(0.8, ge=0, le=2)
+    temperature: float = Field(0.6, ge=0, le=2)
     include: list[Extra] = Field(
         default_factory=list,
         max_length=3,
