@@ -158,7 +158,8 @@ class Listener:
             [made.frames[i, start : start + size] for i, start in zip(rows, starts, strict=True)]
         )
         heard = heard + NOISE * torch.randn_like(heard)
-        return 1 - (voice(heard) * wanted).sum(-1).mean()
+        cosine: Tensor = (voice(heard) * wanted).sum(-1).mean()
+        return 1 - cosine
 
     @property
     def per_token(self) -> int:
