@@ -124,7 +124,7 @@ class Listener:
           those of `like`, the recording where there is none.
         """
         tokenizer = self.tokenizer.to(made.frames.device)
-        offset = int(torch.randint(tokenizer.spec.frames_per_token, ()))
+        offset = int(torch.randint(self.per_token, ()))
         seen = self.blurred(made, offset)
         hidden, lens = tokenizer.hidden(*seen)
         with torch.no_grad():
@@ -163,6 +163,7 @@ class Listener:
 
     @property
     def per_token(self) -> int:
+        """Frames covered by one token."""
         return self.tokenizer.spec.frames_per_token
 
     @torch.no_grad()
@@ -177,7 +178,7 @@ class Listener:
 
     def targets(self, frames: Tensor, batch: AcousticBatch) -> Speech:
         """The targets in frames (B, T, D) like those of the batch."""
-        per = self.tokenizer.spec.frames_per_token
+        per = self.per_token
         lens = (batch.lens - batch.prompt_lens) * per
         at = torch.arange(int(lens.max()), device=frames.device)
         places = (at + per * batch.prompt_lens[:, None]).clamp(max=frames.shape[1] - 1)
@@ -194,8 +195,7 @@ class Listener:
             speech: to be read.
             offset: frames to leave out at the beginning.
         """
-        spec = self.tokenizer.spec
-        per, bands = spec.frames_per_token, 2 if spec.frames.kind == "mel" else 1
+        per, bands = self.per_token, 2 if self.tokenizer.spec.frames.kind == "mel" else 1
         edges = (bands - 1, bands - 1, per // 2, per - per // 2)
         x = F.pad(speech.frames[:, None], edges, mode="replicate")
         x = F.avg_pool2d(F.avg_pool2d(x, (per, bands), 1), (2, bands), 1)
