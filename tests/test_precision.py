@@ -30,6 +30,15 @@ def test_mixed_leaves_the_model_it_is_made_of(tiny_model: Path) -> None:
     assert mixed.tokenizer is model.tokenizer and mixed.vocoder is model.vocoder
 
 
+def test_flow16_writes_what_float32_writes(tiny_model: Path, make_speech: Any) -> None:
+    exact, lower = (TTS.load(tiny_model, precision=p) for p in ("float32", "flow16"))  # type: ignore[arg-type]
+    assert lower.model.lm is not exact.model.lm and lower.model.lm.llama.precision == "float32"
+    assert any(v.dtype == torch.bfloat16 for v in lower.model.acoustic.state_dict().values())
+    voice = Voice.from_audio(make_speech(3.0), model=exact.model)
+    ours, theirs = (tts.write([TEXT], voice, Settings(retries=0))[0].tokens for tts in (exact, lower))
+    assert ours == theirs
+
+
 def test_auto_asks_the_processor(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = Model.load(tiny_model)
     for known, able in (({}, False), ({"avx512_bf16": True}, True), ({"amx_bf16": True}, True)):
@@ -39,7 +48,9 @@ def test_auto_asks_the_processor(tiny_model: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_unknown_precision(tiny_model: Path) -> None:
-    with pytest.raises(UserError, match="precision 'half' is unknown; give one of float32, mixed, auto"):
+    with pytest.raises(
+        UserError, match="precision 'half' is unknown; give one of float32, flow16, mixed, auto"
+    ):
         TTS.load(tiny_model, precision="half")  # type: ignore[arg-type]
 
 

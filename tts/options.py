@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from codec.errors import UserError
 
-PRECISIONS = ("float32", "mixed", "auto")
+PRECISIONS = ("float32", "flow16", "mixed", "auto")
 """Those of `tts.precision.Precision`, for who must not load torch to say them."""
 
 

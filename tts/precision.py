@@ -9,9 +9,9 @@ import torch
 from codec.errors import UserError
 from tts.checkpoint import Model
 
-Precision = Literal["float32", "mixed", "auto"]
-"""float32: everything as trained. mixed: the blocks of the flow in bfloat16, and the LM's steps over 8-bit weights.
-auto: mixed on a processor that multiplies bfloat16 itself, else float32."""
+Precision = Literal["float32", "flow16", "mixed", "auto"]
+"""float32: everything as trained. flow16: the blocks of the flow in bfloat16; what is said is the same. mixed: the LM's
+steps over 8-bit weights, too. auto: mixed on a processor that multiplies bfloat16 itself, else float32."""
 
 
 def in_precision(model: Model, precision: Precision) -> Model:
@@ -25,8 +25,11 @@ def in_precision(model: Model, precision: Precision) -> Model:
     device = model.acoustic.mean.device
     if precision == "float32" or (precision == "auto" and not multiplies_bfloat16(device)):
         return model
-    acoustic, lm = deepcopy(model.acoustic), deepcopy(model.lm)
+    acoustic = deepcopy(model.acoustic)
     acoustic.dit.lower(torch.bfloat16)
+    if precision == "flow16":
+        return replace(model, acoustic=acoustic)
+    lm = deepcopy(model.lm)
     lm.llama.precision = "int8"
     return replace(model, acoustic=acoustic, lm=lm)
 

@@ -254,6 +254,57 @@ def test_probabilities_of_prompt_and_strip(make_cuts: Any) -> None:
     assert lengths[8] / 600 == pytest.approx(0.25, abs=0.05)
 
 
+def test_a_lone_utterance_is_parted_at_a_pause(make_cuts: Any) -> None:
+    (cut,) = make_cuts(("ann", "hˈeː, jˈuː tˈuː.", 20))
+    groups = [
+        "".join(TABLE.decode(group)) for group in LMDataset(of(cut), layout=parts).utterance(cut).groups
+    ]
+    assert groups == ["h", "ˈeː,", "j", "ˈuː", "t", "ˈuː."]
+    for durations, expected in (
+        ([2, 6, 2, 2, 2, 6], ["h", "eː", "j", "ˈuː", "t", "ˈuː."]),
+        ([2, 4, 2, 4, 2, 6], groups),  # too short a pause
+        ([2, 2, 2, 6, 2, 6], groups),  # a long sound is none
+        ([1, 5, 2, 2, 2, 18], groups),  # too near the beginning
+    ):
+        one = cut.with_custom("durations", durations).with_custom("tokens", list(range(sum(durations))))
+        said = LMDataset(of(one), layout=parts, p_prompt=1, p_strip=1).utterance(one)
+        assert ["".join(TABLE.decode(group)) for group in said.groups] == expected
+        assert said.tokens == one.custom["tokens"]
+        # half of the pause, 2 tokens, goes to the first sound behind it
+        assert said.durations == ([2, 4, 4, 2, 2, 6] if expected != groups else durations)
+
+
+def test_prompts_are_broken_off_and_end_in_silence(make_cuts: Any) -> None:
+    cuts = make_cuts(("ann", "hˈeː jˈuː tˈuː.", 9), ("ann", "a", 2), ("bob", "e", 2))
+    first, second, _ = cuts
+    dataset = LMDataset(cuts, layout=parts, p_prompt=1, p_cut=1, p_strip=0)
+    found = set()
+    for epoch in range(60):
+        groups, tokens, durations = dataset.utterance(second.with_custom("epoch", epoch))
+        kept = len(groups) - 1
+        assert groups[:kept] == LMDataset(cuts, layout=parts, p_prompt=0).utterance(first).groups[:kept]
+        # of 9 tokens the first 3 or more, one a group; then the last two of the recording
+        assert tokens == [*range(kept), 7, 8, 1000, 1001]
+        assert durations == [*[1] * (kept - 1), 3, 2]
+        found.add(kept)
+    assert found == {3, 4, 5}
+    # what has no silence to end with stays whole
+    assert dataset.utterance(first).tokens[:2] == [1000, 1001]
+
+
+def test_some_prompts_are_somebody_elses(make_cuts: Any) -> None:
+    cuts = make_cuts(*(("ann" if n % 2 else "bob", "a", 4) for n in range(8)))
+    dataset = LMDataset(cuts, layout=parts, p_prompt=1, p_other=0.5)
+    strangers = Counter(
+        (tokens[0] // 1000 - tokens[4] // 1000) % 2
+        for epoch in range(100)
+        for cut in in_epoch(cuts, epoch)
+        if len(tokens := dataset.utterance(cut).tokens) == 8
+    )
+    # of those drawn from all, 4 of 7 are of the other speaker
+    assert strangers[1] / strangers.total() == pytest.approx(0.5 * 4 / 7, abs=0.06)
+
+
 # -------------------------------------------------------------------------------------------------- acoustic
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -122,7 +123,7 @@ def test_what_it_reads_while_it_writes_is_a_training_sequence(
     lm = small()
     fed = fed_to(lm, monkeypatch)
     (written,) = lm.generate([Request(TEXT, prompt, seed)], Sampling(temperature=1.5))
-    assert sum(written.durations) == len(written.tokens) > 5
+    assert sum(written.durations) == len(written.tokens) > 2
     ids, _ = lm.layout(
         [*prompt.groups, *TEXT], [*prompt.tokens, *written.tokens], [*prompt.durations, *written.durations]
     )
@@ -188,12 +189,28 @@ def test_no_more_phonemes_in_a_row_are_empty_than_its_bound(most_empty: int, exp
     assert durations(stubborn(onward=50.0), TEXT, Bounds(most_empty=most_empty)) == expected
 
 
-@pytest.mark.parametrize("sampling", [Sampling(), Sampling(temperature=1.5, top_k=3), Sampling(top_p=0.1)])
-def test_going_on_has_the_models_probability_however_tokens_are_drawn(sampling: Sampling) -> None:
-    """The announcements are given by the text: their probabilities together are that of going on."""
+def lasting(temperature: float, **changes: Any) -> tuple[list[int], float]:
+    """400 durations of phonemes that end with the same probability at every token, and that probability."""
     lm = stubborn(onward=-2.0)
     logits = lm.llama.logits[0, 0]  # type: ignore[index]
     onward = float(logits.softmax(-1)[: lm.layout.first_code].sum())
+    sampling = Sampling(temperature=temperature, **changes)
     rows = lm.generate([Request([(1,)] * 20, seed=s) for s in range(20)], sampling, Bounds(1000, 1000, 1000))
-    mean = sum(len(row.tokens) for row in rows) / 400
+    return [n for row in rows for n in row.durations], onward
+
+
+@pytest.mark.parametrize("changes", [{}, {"temperature": 1.5, "top_k": 3}, {"top_p": 0.1}])
+def test_going_on_has_the_models_probability_however_tokens_are_drawn(changes: dict[str, Any]) -> None:
+    """The announcements are given by the text: their probabilities together are that of going on."""
+    durations, onward = lasting(**{"temperature": 1.0, **changes})
+    mean = sum(durations) / len(durations)
     assert mean == pytest.approx((1 - onward) / onward, rel=0.2)  # of a geometric distribution
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.3, 0.6])
+def test_a_low_temperature_leaves_out_the_ends_of_the_durations(temperature: float) -> None:
+    durations, onward = lasting(temperature)
+    # the quantiles of a geometric distribution: the last n with (1 - onward) ** n >= 1 - q
+    low, high = (int(math.log(0.5 + side * temperature / 2) / math.log(1 - onward)) for side in (1, -1))
+    assert low <= min(durations) <= max(durations) <= high
+    assert min(durations) <= low + 2 and max(durations) >= high - 2  # all between them is drawn

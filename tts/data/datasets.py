@@ -34,6 +34,9 @@ FRAMES, TOKENS = FrameSpec(), TokenSpec()
 CUTOFFS = 3_000, 11_000
 """Hz, where recordings of lower sample rates end."""
 
+LEAD = 2
+"""Tokens of silence before and after speech, about a tenth of a second."""
+
 Groups = list[tuple[int, ...]]
 Told = list[tuple[int, ...]]
 Layout = Callable[[Groups, list[int], list[int]], tuple[list[int], list[int]]]
@@ -156,13 +159,42 @@ class TokenizerDataset(SpeechDataset):
         return self.symbols.segments(self.symbols.encode(phonemes_of(cut)))
 
 
+class Said(NamedTuple):
+    """An utterance or a part of one: phoneme groups, tokens, and tokens of each group."""
+
+    groups: Groups
+    tokens: list[int]
+    durations: list[int]
+
+    def then(self, other: "Said") -> "Said":
+        """This one and another behind it."""
+        return Said(self.groups + other.groups, self.tokens + other.tokens, self.durations + other.durations)
+
+    def parted(self, count: int, *, lead: int = 0) -> tuple["Said", "Said"]:
+        """The first `count` groups, and the rest; `lead` tokens of the first part's last group go to the rest."""
+        at = sum(self.durations[:count]) - lead
+        first, rest = list(self.durations[:count]), list(self.durations[count:])
+        first[-1] -= lead
+        rest[0] += lead
+        return (
+            Said(self.groups[:count], self.tokens[:at], first),
+            Said(self.groups[count:], self.tokens[at:], rest),
+        )
+
+
 class LMDataset(SpeechDataset):
     """Sequences for the LM: the cut's phonemes and tokens, behind those of a prompt or alone.
 
+    Voices are cloned from all kinds of recordings, so prompts are of all kinds, too: whole, broken off, and of
+    somebody else. Of a speaker with one long recording, what stands before a pause is the prompt.
+
     Args:
         layout: (phoneme groups, tokens, tokens per group) -> (ids, shifted labels); `tts.lm.layout`'s.
-        p_prompt: how often another utterance of the speaker, where there is one, stands in front.
-        p_strip: how often a prompt's phonemes lose stress and punctuation, as when the tokenizer read them.
+        p_prompt: how often there is a prompt: another utterance of the speaker, where there is one.
+        p_other: how often it is somebody else's. Tokens say little of who speaks, and most real voices in the data may
+            have said one sentence each.
+        p_cut: how often it is broken off, as the recording of a voice that is too long (`tts.voice`).
+        p_strip: how often its phonemes lose stress and punctuation, as when the tokenizer read them.
         max_prompt: seconds; longer prompts are left out.
     """
 
@@ -175,6 +207,8 @@ class LMDataset(SpeechDataset):
         layout: Layout,
         symbols: SymbolTable | None = None,
         p_prompt: float = 0.5,
+        p_other: float = 0.0,
+        p_cut: float = 0.0,
         p_strip: float = 0.5,
         max_prompt: float = 15.0,
         seed: int = 0,
@@ -182,7 +216,7 @@ class LMDataset(SpeechDataset):
         super().__init__(cuts, seed=seed)
         self.layout = layout
         self.symbols = symbols or DEFAULT_SYMBOLS
-        self.p_prompt = p_prompt
+        self.p_prompt, self.p_other, self.p_cut = p_prompt, p_other, p_cut
         self.p_strip = p_strip
         self.max_prompt = max_prompt
 
@@ -192,17 +226,55 @@ class LMDataset(SpeechDataset):
         labels, _ = pad([torch.tensor(labels) for _, labels in pairs], IGNORE)
         return LMBatch(ids, labels)
 
-    def utterance(self, cut: Cut) -> tuple[Groups, list[int], list[int]]:
-        """Phoneme groups, tokens, and tokens per group, with the prompt's first where one is drawn."""
+    def utterance(self, cut: Cut) -> Said:
+        """What the cut says, behind what the prompt says where one is drawn."""
         draws = self.draws(cut)
-        groups, tokens, durations = aligned(cut, self.symbols)
-        prompt = self.another(cut, draws) if draws.random() < self.p_prompt else None
-        if prompt is None or prompt.duration > self.max_prompt:
-            return groups, tokens, durations
-        first, first_tokens, first_durations = aligned(prompt, self.symbols)
+        target = Said(*aligned(cut, self.symbols))
+        if draws.random() >= self.p_prompt:
+            return target
+        prompt = None
+        if (other := self._prompt(cut, draws)) is not None:
+            prompt = Said(*aligned(other, self.symbols))
+            if draws.random() < self.p_cut:
+                prompt = self._broken_off(prompt, draws)
+        elif places := self._pauses(target):
+            prompt, target = target.parted(draws.choice(places), lead=LEAD)
+        if prompt is None:
+            return target
         if draws.random() < self.p_strip:
-            first, first_durations = strip(first, first_durations, self.symbols)
-        return first + groups, first_tokens + tokens, first_durations + durations
+            groups, durations = strip(prompt.groups, prompt.durations, self.symbols)
+            prompt = Said(groups, prompt.tokens, durations)
+        return prompt.then(target)
+
+    def _prompt(self, cut: Cut, draws: random.Random) -> Cut | None:
+        """Another utterance, of the speaker or of somebody else; None where there is none, or it is too long."""
+        if self.p_other and draws.random() < self.p_other:
+            other: Cut | None = draws.choice(self.cuts)
+        else:
+            other = self.another(cut, draws)
+        if other is None or utterance_of(other) == utterance_of(cut) or other.duration > self.max_prompt:
+            return None
+        return other
+
+    def _broken_off(self, said: Said, draws: random.Random) -> Said:
+        """Its first groups, and silence: the tokens that it ends with."""
+        tail = min(LEAD, said.durations[-1] - 1)
+        ends = [n for n, at in enumerate(accumulate(said.durations), 1) if 3 * at >= len(said.tokens)]
+        if tail < 1 or len(ends) < 2:
+            return said
+        kept, rest = said.parted(draws.choice(ends[:-1]))
+        return Said(
+            kept.groups, kept.tokens + rest.tokens[-tail:], [*kept.durations[:-1], kept.durations[-1] + tail]
+        )
+
+    def _pauses(self, said: Said) -> list[int]:
+        """Places to part it at: numbers of groups that end in a pause, with a good part on either side."""
+        places = []
+        for n, at in enumerate(accumulate(said.durations[:-1]), 1):
+            pause = not self.symbols.is_segment(said.groups[n - 1][-1]) and said.durations[n - 1] > 2 * LEAD
+            if pause and 4 * at >= len(said.tokens) and 4 * (len(said.tokens) - at) >= len(said.tokens):
+                places.append(n)
+        return places
 
 
 class Piece(NamedTuple):

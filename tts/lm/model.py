@@ -94,12 +94,27 @@ class _Row:
     group: int = 0  # whose tokens are being written
     written: int = 0  # tokens of that group
     empty: int = 0  # groups without tokens just before it
+    quantile: float | None = None  # of that group's durations: how long it is to last, once it has begun
+    longer: float = 1.0  # the share of them that are longer than `written`
     done: bool = False
 
     def recent(self, window: int) -> list[int]:
         """The last `window` tokens, -1 in front where there are fewer."""
         last = self.history[max(0, len(self.history) - window) :]
         return [-1] * (window - len(last)) + last
+
+    def ends(self, share: float, quantile: float, bounds: Bounds) -> bool:
+        """Whether the group ends here, as it does with a probability of `share`.
+
+        Its duration is drawn when it begins, as a quantile, and kept to: each token more uses up some of the
+        durations that there are. Quantiles from all of (0, 1) give what a draw at each token gives.
+        """
+        if self.quantile is None:
+            self.quantile = quantile
+        if not self.may_go(bounds):
+            return False
+        self.longer *= 1 - share
+        return self.longer < 1 - self.quantile or not self.may_stay(bounds)
 
     def may_stay(self, bounds: Bounds) -> bool:
         """Whether the group may have one more token."""
@@ -216,8 +231,8 @@ class SpeechLM(nn.Module):
         first, window = self.layout.first_code, sampling.window
         if len(waiting) < len(rows):
             logits = logits[waiting]
-        # Whether to go on is drawn by itself and as the model has it. Drawn among the tokens it would win too often:
-        # it is one choice, they are many, and top-k and nucleus cut the many short.
+        # Whether to go on is drawn by itself. Drawn among the tokens it would win too often: it is one choice, they
+        # are many, and top-k and nucleus cut the many short.
         onward = logits.softmax(-1)[:, :first].sum(-1)
         uniform = torch.stack(
             [torch.rand(3, generator=rows[n].generator, dtype=torch.float64) for n in waiting]
@@ -225,23 +240,23 @@ class SpeechLM(nn.Module):
         last = [rows[n].recent(window) for n in waiting]
         history = torch.tensor(last, device=logits.device).view(len(waiting), window)
         tokens = draw(logits[:, first:], sampling, history, uniform[:, 1:].to(logits.device)).tolist()
-        threshold = uniform[:, 0].tolist() if sampling.temperature > 0 else [0.5] * len(waiting)
+        quantiles = (0.5 + sampling.spread * (uniform[:, 0] - 0.5)).tolist()
         out = []
-        for n, share, u, token in zip(waiting, onward.tolist(), threshold, tokens, strict=True):
+        for n, share, quantile, token in zip(waiting, onward.tolist(), quantiles, tokens, strict=True):
             row = rows[n]
-            if row.may_stay(bounds) and (share <= u or not row.may_go(bounds)):
-                row.queue.append(first + token)
-                row.history.append(token)
-                out.append(Written(n, token, row.group))
-                row.written += 1
-            else:
+            if row.ends(share, quantile, bounds):
                 self._go_on(row)
+                continue
+            row.queue.append(first + token)
+            row.history.append(token)
+            out.append(Written(n, token, row.group))
+            row.written += 1
         return out
 
     def _go_on(self, row: _Row) -> None:
         """To the next group: announce the one after it, or end."""
         row.empty = row.empty + 1 if row.written == 0 else 0
-        row.group, row.written = row.group + 1, 0
+        row.group, row.written, row.quantile, row.longer = row.group + 1, 0, None, 1.0
         if row.group == len(row.groups):
             row.done = True
         elif row.group + 1 == len(row.groups):

@@ -14,7 +14,7 @@ class Sampling:
     """How to draw.
 
     Attributes:
-        temperature: divides the logits; 0 takes the likeliest id.
+        temperature: divides the logits; 0 takes the likeliest id. See `spread`, too.
         top_k: only the k likeliest ids.
         top_p: only the likeliest ids that together have this probability (Holtzman et al. 2019, 1904.09751).
         window, max_repeats: repetition-aware sampling (VALL-E 2, Chen et al. 2024, 2406.05370): an id that
@@ -26,6 +26,15 @@ class Sampling:
     top_p: float = 0.8
     window: int = 10
     max_repeats: int = 3
+
+    @property
+    def spread(self) -> float:
+        """Durations of phonemes are drawn from so much of their distribution, around the median.
+
+        All of it at a temperature of 1: then they are as the model has them. Its ends, phonemes that are hurried over
+        or stuck to, are what a lower temperature leaves out.
+        """
+        return min(1.0, max(0.0, self.temperature))
 
 
 def draw(logits: Tensor, sampling: Sampling, history: Tensor, uniform: Tensor) -> Tensor:

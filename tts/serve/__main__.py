@@ -8,6 +8,7 @@ from pathlib import Path
 
 from codec.errors import UserError
 from tts.cli import Parser, guarded
+from tts.options import PRECISIONS
 
 LOOPBACK = "127.0.0.1"
 
@@ -30,6 +31,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--api-key-file", metavar="FILE", type=Path, help="ask for the key that this file holds")
     add("--voices", metavar="FOLDER", type=Path, help="keep uploaded voices here; default: until the end")
     add("--device", default="cpu", help="cpu, cuda ...; default: %(default)s")
+    add(
+        "--precision",
+        default="float32",
+        choices=PRECISIONS,
+        help="flow16 and mixed are faster where the processor multiplies bfloat16; default: %(default)s",
+    )
     add("--slots", type=int, default=8, metavar="N", help="requests worked on at once; default: %(default)s")
     add("--queue", type=int, default=16, metavar="N", help="requests that may wait; default: %(default)s")
     add("--workers", type=int, metavar="N", help="threads that make sound; default: a core each, a GPU one")
@@ -69,7 +76,7 @@ def _run(args: argparse.Namespace) -> None:
         raise UserError(f"{error.name} is missing; install it with: pip install -e '.[serve]'") from error
     from tts.pipeline import TTS
 
-    tts = TTS.load(args.model, device=args.device)
+    tts = TTS.load(args.model, device=args.device, precision=args.precision)
     on_cpu = tts.device.type == "cpu"
     engine = Engine(
         tts,

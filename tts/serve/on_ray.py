@@ -16,6 +16,7 @@ from ray import serve
 from ray.serve import Application
 
 from tts.pipeline import TTS
+from tts.precision import Precision
 from tts.serve.app import Options, create_app
 from tts.serve.engine import Engine
 from tts.serve.guard import read_key
@@ -32,6 +33,7 @@ class Arguments(BaseModel):
     device: str | None = Field(
         None, description="None: cuda where the replica has a share of a GPU, else cpu"
     )
+    precision: Precision = Field("float32", description="flow16 and mixed: faster where bfloat16 is")
     slots: int = Field(8, gt=0, description="requests that a replica works on at once")
     queue: int = Field(2, ge=0, description="requests that wait in a replica, so that no place stays empty")
     workers: int | None = Field(
@@ -78,7 +80,7 @@ def _engine(args: Arguments) -> Engine:
     """The engine on what Ray reserved for this replica."""
     reserved = ray.get_runtime_context().get_assigned_resources()
     device = args.device or ("cuda" if reserved.get("GPU") else "cpu")
-    tts = TTS.load(args.model, device=device)
+    tts = TTS.load(args.model, device=device, precision=args.precision)
     on_cpu = tts.device.type == "cpu"
     return Engine(
         tts,
