@@ -12,6 +12,8 @@ would run out first. Chunks of equal length can be made in one batch of the flow
 
 import logging
 import math
+import os
+import sys
 import threading
 import time
 from collections import deque
@@ -33,6 +35,9 @@ from tts.voice import Voice
 log = logging.getLogger(__name__)
 
 AHEAD = 1  # chunks that the LM writes ahead of the sound, where all are so far: the less, the more rows share its steps
+
+SOUND_NICENESS = 5
+"""By which the threads that make sound are nicer than the LM's."""
 
 
 class BusyError(Exception):
@@ -330,6 +335,7 @@ class Engine:
     def _sound(self) -> None:
         """A thread that makes sound."""
         _use_one_core(self.tts)
+        _step_back()
         while True:
             with self._changed:
                 while not (pieces := self._take()):
@@ -461,3 +467,13 @@ def _use_one_core(tts: TTS) -> None:
     for each other."""
     if tts.device.type == "cpu":
         torch.set_num_threads(1)
+
+
+def _step_back() -> None:
+    """Let the LM's thread go first where there are fewer cores than threads: everybody's next sound waits for it.
+
+    Only Linux has a priority for each thread.
+    """
+    if sys.platform == "linux":
+        me = threading.get_native_id()
+        os.setpriority(os.PRIO_PROCESS, me, min(19, os.getpriority(os.PRIO_PROCESS, me) + SOUND_NICENESS))
