@@ -271,6 +271,48 @@ def test_training_with_a_voice(tmp_path: Path) -> None:
     assert mean.weight.grad is None
 
 
+class Halves(torch.nn.Module):
+    """Hears the frames at half their rate, in two layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = torch.nn.ModuleList(torch.nn.Linear(20, 6) for _ in range(2))
+
+    def forward(self, frames: Tensor) -> list[Tensor]:
+        return [layer(frames[:, ::2]) for layer in self.layers]
+
+
+def test_what_an_ear_hears_is_held_against_the_recording(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    listener = Listener(write(tmp_path), SPEC, ear=Halves())
+    true = Speech(torch.randn(2, 100, 20), torch.tensor([100, 60]))
+    frames = torch.randn(2, 100, 20).requires_grad_()
+    far = listener.unheard(Speech(frames, true.lens), true)
+    near = listener.unheard(Speech(true.frames + 0.1 * frames, true.lens), true)
+    assert listener.unheard(true, true) == 0 < near < 0.05 < 1 < far < 3
+    (gradient,) = torch.autograd.grad(far, frames)
+    assert gradient[0].abs().sum() > 0 and gradient[1, :60].abs().sum() > 0
+    assert gradient[1, 61:].abs().sum() == 0  # what is behind the end is not heard
+    # one tensor for several
+    listener.ear = Halves().layers[0]
+    assert 1 < listener.unheard(Speech(frames, true.lens), true) < 3
+
+
+def test_training_with_an_ear(tmp_path: Path) -> None:
+    part, ear = str(write(tmp_path)), Halves()
+    losses: list[Tensor] = []
+    for hearing in (0.0, 2.0):
+        stage = AcousticModule(decoder(), reading=1.0, reader=part, ear=ear, hearing=hearing)
+        stage.setup("fit")
+        assert stage.listener is not None
+        assert not any("ear" in name or "_hear" in name for name in stage.state_dict())
+        torch.manual_seed(0)
+        losses.append(stage.listener.loss(stage.acoustic, batch()))
+    losses[1].backward()
+    assert losses[1] > losses[0] + 0.1
+    assert ear.layers[0].weight.grad is None
+
+
 def test_training_with_a_reader(tmp_path: Path, fit: Any) -> None:
     part = write(tmp_path)
     stage = AcousticModule(

@@ -28,6 +28,8 @@ class AcousticModule(StageModule):
     reader: file of the finished tokenizer that reads.
     voice: an encoder of speakers (see `Listener`) that hears whether it is the prompt's voice, too; None for none.
     likeness: weight of the voice beside what is read.
+    ear: an encoder of speech (see `Listener`) that hears how far it is from the recording; None for none.
+    hearing: weight of that beside what is read.
     lr, warmup, total, optimizer, start, lora: see `StageModule`.
     weight_decay: of the matrices.
 
@@ -51,6 +53,8 @@ class AcousticModule(StageModule):
         reader: str | None = None,
         voice: nn.Module | None = None,
         likeness: float = 2.0,
+        ear: nn.Module | None = None,
+        hearing: float = 1.5,
         optimizer: Kind = "adamw",
         start: str | None = None,
         lora: int = 0,
@@ -63,17 +67,21 @@ class AcousticModule(StageModule):
             raise UserError(
                 f"reading {reading} needs a finished tokenizer: set model.init_args.reader to its .safetensors"
             )
-        self.reader, self.likeness = reader, likeness
-        self._voice = (voice,)  # a tuple hides it from torch: it is in no checkpoint
+        self.reader = reader
+        # a dict hides modules from torch: they are in no checkpoint
+        self._hear: dict[str, Any] = {
+            "voice": voice,
+            "likeness": likeness,
+            "ear": ear,
+            "hearing": hearing,
+        }
         self._errors = [0, 0]
 
     def setup(self, stage: str) -> None:
         """Load the reader: the recipe checks all configs before there is one."""
         super().setup(stage)
         if self.reading and self.reader is not None:
-            self.listener = Listener(
-                Path(self.reader), self.acoustic.spec, voice=self._voice[0], likeness=self.likeness
-            )
+            self.listener = Listener(Path(self.reader), self.acoustic.spec, **self._hear)
 
     def configure_optimizers(self) -> Any:
         return self.optimize(self.acoustic, betas=(0.9, 0.98), weight_decay=self.weight_decay)

@@ -8,6 +8,10 @@ arXiv 2309.17400). The tokenizer itself learns nothing.
 What a reader hears needs no recording to compare with. So it is asked, too, for sentences in voices that never said
 them, and an encoder of speakers, where there is one, whether it is that voice (after Casanova et al. 2022,
 arXiv 2112.02418).
+
+One reader is soon pleased: what it reads best is not what others read best. An encoder of speech from elsewhere, where
+there is one, hears how far what was made is from the recording (perceptual losses: Johnson et al. 2016,
+arXiv 1603.08155).
 """
 
 from collections.abc import Iterator
@@ -61,6 +65,8 @@ class Listener:
         voice: tells voices apart, frames (B, T, D) of `WINDOW` -> vectors (B, E) of length 1, near each other where
             the speaker is the same; None for a loss that hears words only.
         likeness: weight of the voice beside the words.
+        ear: an encoder of speech, frames (B, T, D) -> what it hears, (B, N, E) or several such; None for none.
+        hearing: weight of that.
 
     Raises:
         UserError: no such part, or no tokenizer.
@@ -68,10 +74,19 @@ class Listener:
     """
 
     def __init__(
-        self, part: Path, spec: TokenSpec, *, voice: nn.Module | None = None, likeness: float = 2.0
+        self,
+        part: Path,
+        spec: TokenSpec,
+        *,
+        voice: nn.Module | None = None,
+        likeness: float = 2.0,
+        ear: nn.Module | None = None,
+        hearing: float = 1.5,
     ) -> None:
-        self.voice = None if voice is None else voice.eval().requires_grad_(False)
-        self.likeness = likeness
+        self.voice, self.ear = (
+            None if one is None else one.eval().requires_grad_(False) for one in (voice, ear)
+        )
+        self.likeness, self.hearing = likeness, hearing
         tokenizer = read_part(part)[0]
         if not isinstance(tokenizer, Tokenizer):
             raise UserError(f"reader {part}: holds a {type(tokenizer).__name__}, not a tokenizer")
@@ -111,6 +126,8 @@ class Listener:
         loss = self.judge(made, true, batch, like=true if own else prompts)
         if self.voice is not None:
             loss = loss + self.likeness * self.unlike(made, prompts)
+        if self.ear is not None and own:
+            loss = loss + self.hearing * self.unheard(made, true)
         return loss
 
     def judge(
@@ -160,6 +177,22 @@ class Listener:
         heard = heard + NOISE * torch.randn_like(heard)
         cosine: Tensor = (voice(heard) * wanted).sum(-1).mean()
         return 1 - cosine
+
+    def unheard(self, made: Speech, true: Speech) -> Tensor:
+        """How far what the ear hears is from what it hears in the recording: squared, of its variance over time."""
+        assert self.ear is not None
+        ear = self.ear.to(made.frames.device)
+        with torch.no_grad():
+            wanted = ear(true.frames)
+        heard = ear(made.frames)
+        pairs = [(heard, wanted)] if isinstance(heard, Tensor) else list(zip(heard, wanted, strict=True))
+        total = made.frames.new_zeros(())
+        for x, y in pairs:
+            lens = (made.lens * y.shape[1] / made.frames.shape[1]).long()
+            keep = length_mask(lens, y.shape[1])
+            x, y = x[keep].float(), y[keep].float()
+            total = total + (x - y).square().mean() / (y - y.mean(0)).square().mean().clamp(min=1e-8)
+        return total / len(pairs)
 
     @property
     def per_token(self) -> int:
