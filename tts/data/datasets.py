@@ -229,12 +229,12 @@ class LMDataset(SpeechDataset):
     def utterance(self, cut: Cut) -> Said:
         """What the cut says, behind what the prompt says where one is drawn."""
         draws = self.draws(cut)
-        target = Said(*aligned(cut, self.symbols))
+        target = aligned(cut, self.symbols)
         if draws.random() >= self.p_prompt:
             return target
         prompt = None
         if (other := self._prompt(cut, draws)) is not None:
-            prompt = Said(*aligned(other, self.symbols))
+            prompt = aligned(other, self.symbols)
             if draws.random() < self.p_cut:
                 prompt = self._broken_off(prompt, draws)
         elif places := self._pauses(target):
@@ -243,7 +243,7 @@ class LMDataset(SpeechDataset):
             return target
         if draws.random() < self.p_strip:
             groups, durations = strip(prompt.groups, prompt.durations, self.symbols)
-            prompt = Said(groups, prompt.tokens, durations)
+            prompt = prompt._replace(groups=groups, durations=durations)
         return prompt.then(target)
 
     def _prompt(self, cut: Cut, draws: random.Random) -> Cut | None:
@@ -417,10 +417,10 @@ def phonemes_of(cut: Cut) -> str:
     return phonemes
 
 
-def aligned(cut: Cut, symbols: SymbolTable) -> tuple[Groups, list[int], list[int]]:
-    """Phoneme groups of a cut, its tokens, and tokens per group."""
+def aligned(cut: Cut, symbols: SymbolTable) -> Said:
+    """What a cut says, with its tokens."""
     groups = symbols.groups(symbols.encode(phonemes_of(cut)))
-    return groups, cut.custom["tokens"], cut.custom["durations"]
+    return Said(groups, cut.custom["tokens"], cut.custom["durations"])
 
 
 def utterance_of(cut: Cut) -> str:
