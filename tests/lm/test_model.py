@@ -149,7 +149,7 @@ def test_a_seed_repeats_itself_and_another_differs() -> None:
 
 
 @pytest.mark.parametrize("sampling", [Sampling(), Sampling(temperature=1.5), Sampling(temperature=0)])
-def test_a_row_of_a_batch_equals_the_row_alone(sampling: Sampling) -> None:
+def test_a_row_of_a_batch_equals_the_row_alone(sampling: Sampling, monkeypatch: pytest.MonkeyPatch) -> None:
     lm = small()
     requests = [
         Request(TEXT, PROMPT, seed=1),
@@ -158,7 +158,9 @@ def test_a_row_of_a_batch_equals_the_row_alone(sampling: Sampling) -> None:
         Request(TEXT[1:4], Aligned([(2,)], [7], [1]), seed=4),
         Request(TEXT, PROMPT, seed=5),
     ]
+    fed = fed_to(lm, monkeypatch)
     together = lm.generate(requests, sampling)
+    assert [len(ids) for ids in fed[:2]] == [4, 5]  # the beginning that two rows share is read once
     alone = [lm.generate([request], sampling)[0] for request in requests]
     assert together == alone
     assert len({len(row.tokens) for row in together}) > 2  # each row ended on its own

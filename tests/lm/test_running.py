@@ -91,6 +91,22 @@ def test_who_leaves_changes_nothing_for_the_others(lm: SpeechLM) -> None:
         assert got.tokens[number] == list(alone(lm, number).tokens)
 
 
+def test_who_moves_goes_on_in_the_other_batch(lm: SpeechLM) -> None:
+    first, other, got = RunningBatch(lm, BOUNDS), RunningBatch(lm, BOUNDS), Collected()
+    for number, batch in ((5, other), (3, first), (4, first)):
+        got.add(batch.join(number, request(number), SAMPLINGS[number % 3]))
+    for _ in range(4):
+        for step in [*first.step(), *other.step()]:
+            got.add(step)
+    first.move(3, other)
+    assert (len(first), len(other)) == (1, 2)
+    while len(first) or len(other):
+        for step in [*first.step(), *other.step()]:
+            got.add(step)
+    for number in (3, 4, 5):
+        assert got.tokens[number] == list(alone(lm, number).tokens)
+
+
 def test_the_cache_is_as_long_as_its_longest_row(lm: SpeechLM) -> None:
     batch = RunningBatch(lm, BOUNDS)
     batch.join("long", request(9))

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from tts import TTS, Voice
+from tts.lm.running import RunningBatch
 from tts.pipeline import Settings
-from tts.serve.engine import BusyError, Ended, Engine, Job, Sound
+from tts.serve.engine import BusyError, Ended, Engine, Job, Sound, _Sentence
 from tts.streaming import Chunk
 from tts.text.frontend import Frontend
 
@@ -122,6 +123,55 @@ def test_a_short_request_does_not_wait_for_the_end_of_a_long_one(
     short.chunks()
     assert not long.job.gone
     engine.cancel(long.job)
+
+
+def test_nobody_comes_between_a_request_and_its_first_chunk(
+    tts: TTS, voices: list[Voice], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[list[Job]] = []  # whom each step wrote for
+    join, step = RunningBatch.join, RunningBatch.step
+
+    def joined_by(batch: RunningBatch, key: Any, *args: Any) -> Any:
+        steps.append([key])
+        return join(batch, key, *args)
+
+    def stepped(batch: RunningBatch) -> Any:
+        steps.append([row.key for row in batch._rows])  # type: ignore[misc]
+        return step(batch)
+
+    monkeypatch.setattr(RunningBatch, "join", joined_by)
+    monkeypatch.setattr(RunningBatch, "step", stepped)
+    engine = Engine(tts)
+    clients = [Client(tts, TEXTS[0], voices[0], seed=n) for n in range(3)]
+    for client in clients:
+        engine.submit(client.job)
+    engine.start()
+    for client in clients:
+        client.chunks()
+    engine.close()
+    for client in clients:
+        begun = steps.index([client.job])
+        size = client.job.size
+        assert steps[begun : begun + size] == [[client.job]] * size
+    assert any(len(jobs) > 1 for jobs in steps)
+
+
+def test_a_first_chunk_is_made_in_no_batch_with_later_ones(tts: TTS, voices: list[Voice]) -> None:
+    engine = Engine(tts, batch=4)
+    clients = [Client(tts, TEXTS[1], voices[0], seed=n) for n in range(4)]
+    for n, client in enumerate(clients):
+        engine.submit(client.job)
+        client.job.prompt = tts.started(voices[0], client.settings)
+        client.job.until = 1.0 + n if n < 2 else None  # two have been heard
+        (utterance,) = client.job.utterances
+        client.job.sentences.append(_Sentence(utterance, 0, [0] * 9, [0] * 9, [9], ended=True))
+    taken = []
+    while pieces := engine._take():
+        for piece in pieces:
+            piece.job.busy = True
+        taken.append([piece.job for piece in pieces])
+    jobs = [client.job for client in clients]
+    assert taken == [[jobs[2], jobs[3]], [jobs[0], jobs[1]]]
 
 
 @pytest.mark.parametrize("place", ["lm", "flow"])

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from codec.nn.attention import KVCache
 from tts.lm.layout import IGNORE, Groups, Layout
 from tts.lm.llama import Llama, LlamaConfig
 from tts.lm.sampling import Sampling, draw
@@ -191,15 +192,21 @@ class SpeechLM(nn.Module):
     ) -> Iterator[list[Written]]:
         """Write token by token: yields what each step added, until all rows have ended."""
         device = self.llama.lm_head.weight.device
-        prefixes = [self.prefix(request) for request in requests]
-        width = max(len(prefix) for prefix in prefixes)
-        pads = torch.tensor([width - len(prefix) for prefix in prefixes], device=device)
-        ids = torch.tensor([[0] * (width - len(p)) + p for p in prefixes], device=device)
         rows = [_Row(request.groups, torch.Generator().manual_seed(request.seed)) for request in requests]
-        caches = self.llama.new_caches(width + 8 * max(len(r.groups) for r in requests))
-        ragged = pads if bool(pads.any()) else None
+        prefixes = [tuple(self.prefix(request)) for request in requests]
+        # what several rows begin with, the candidates of a sentence say, is taken in once
+        given = list(dict.fromkeys(prefixes))
+        width = max(map(len, given))
+        ids = torch.tensor([[0] * (width - len(prefix)) + list(prefix) for prefix in given], device=device)
+        pads = torch.tensor([width - len(prefix) for prefix in given], device=device)
+        room = 8 * max(len(row.groups) for row in rows)
+        caches = self.llama.new_caches(width + room)
+        logits = self._last(ids, caches, pads)
+        if len(given) < len(rows):
+            of = [given.index(prefix) for prefix in prefixes]
+            caches = [KVCache.joined([(cache, n) for n in of], room) for cache in caches]
+            logits, pads = logits[of], pads[of]
         while True:
-            logits = self.llama(ids, caches, pads=ragged, last_only=True)[:, -1].float()
             yield self._choose(logits, rows, sampling, bounds)
             live = [row for row in rows if not row.done]
             if not live:
@@ -209,7 +216,13 @@ class SpeechLM(nn.Module):
             fed = [row.queue[:count] if not row.done else [0] * count for row in rows]
             for row in live:
                 del row.queue[:count]
-            ids = torch.tensor(fed, device=device)
+            logits = self._last(torch.tensor(fed, device=device), caches, pads)
+
+    def _last(self, ids: Tensor, caches: list[KVCache], pads: Tensor) -> Tensor:
+        """Logits (B, V) behind the new ids (B, T); rows are padded on the left by `pads` (B,)."""
+        ragged = pads if bool(pads.any()) else None
+        logits: Tensor = self.llama(ids, caches, pads=ragged, last_only=True)[:, -1].float()
+        return logits
 
     def generate(
         self, requests: Sequence[Request], sampling: Sampling = Sampling(), bounds: Bounds = Bounds()

@@ -89,6 +89,12 @@ class RunningBatch:
         self._rows = [one for one in self._rows if one.key != key]
         self._changed = True
 
+    def move(self, key: Hashable, to: "RunningBatch") -> None:
+        """Hand a text over to another batch of the same model; it goes on there where it is."""
+        to._rows += [one for one in self._rows if one.key == key]
+        to._changed = True
+        self.leave(key)
+
     @torch.inference_mode()
     def step(self) -> list[Step]:
         """One pass of the model for all rows: what is decided is fed, what follows is drawn."""
