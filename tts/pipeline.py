@@ -599,8 +599,10 @@ class TTS:
         self, utterance: Utterance, request: Request, written: Aligned, reading: Reading
     ) -> Candidate:
         spans = zip(written.groups, written.durations, strict=True)
-        stuck = sum(count >= self.bounds.of(group) for group, count in spans)
-        quality = self.reader.judge(utterance.ids, reading.segments, words=utterance.words, stuck=stuck)
+        cut = [count >= self.bounds.of(group) for group, count in spans]
+        quality = self.reader.judge(
+            utterance.ids, reading.segments, words=utterance.words, stuck=sum(cut), ended=not cut[-1]
+        )
         return Candidate(utterance, request.prompt, written, quality, reading.log_probs)
 
     def _frames(
