@@ -20,7 +20,7 @@ from tts.acoustic.decoder import STEPS, FlowState
 from tts.checkpoint import Model
 from tts.engines.choose import TORCH, with_engine
 from tts.hub.names import located
-from tts.lm.model import Aligned, Bounds, Request
+from tts.lm.model import Aligned, Bounds, Request, cut_groups
 from tts.lm.sampling import Sampling
 from tts.precision import Precision, in_precision
 from tts.ranking import Candidate, Ranker, by_reading, choose
@@ -598,10 +598,9 @@ class TTS:
     def _judged(
         self, utterance: Utterance, request: Request, written: Aligned, reading: Reading
     ) -> Candidate:
-        spans = zip(written.groups, written.durations, strict=True)
-        cut = [count >= self.bounds.of(group) for group, count in spans]
+        cut = cut_groups(written, self.bounds)
         quality = self.reader.judge(
-            utterance.ids, reading.segments, words=utterance.words, stuck=sum(cut), ended=not cut[-1]
+            utterance.ids, reading.segments, words=utterance.words, stuck=sum(cut), ended=not any(cut[-1:])
         )
         return Candidate(utterance, request.prompt, written, quality, reading.log_probs)
 

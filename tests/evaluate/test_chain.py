@@ -14,9 +14,9 @@ from codec.audio import fade, normalize_loudness
 from codec.errors import UserError
 from tts import TTS, Settings, Voice
 from tts.evaluate.cases import Case
-from tts.evaluate.chain import PARTS, RECORDING, TEXT, TOKENS, VOCODER, Chain, cut_groups, number, speak
+from tts.evaluate.chain import PARTS, RECORDING, TEXT, TOKENS, VOCODER, Chain, number, speak
 from tts.evaluate.prosody import speech_seconds
-from tts.lm.model import Aligned, Bounds
+from tts.lm.model import Aligned, Bounds, cut_groups
 from tts.pipeline import Job, Sentence
 from tts.readback import Calibration, Reader
 from tts.text import Frontend

@@ -27,7 +27,7 @@ from codec.errors import UserError
 from tts.evaluate.cases import Case
 from tts.evaluate.prosody import speech_seconds
 from tts.evaluate.sample import Made
-from tts.lm.model import Aligned, Bounds
+from tts.lm.model import Aligned, cut_groups
 from tts.pipeline import PIECE, TTS, Clock, Job, Sentence, Settings, draw_seed, joined, split_at_pauses
 from tts.text import Frontend, Utterance
 from tts.voice import LOUDNESS, Voice, group_durations, read_speech
@@ -268,11 +268,6 @@ def speak(
                 times[j][part] += share * seconds
     for j, row in enumerate(jobs):
         yield [made[j, job.number] for job in row], dict(times[j])
-
-
-def cut_groups(written: Aligned, limits: Bounds) -> list[bool]:
-    """Of each phoneme group, whether the bound on its length ended it."""
-    return [d >= limits.of(group) for group, d in zip(written.groups, written.durations, strict=True)]
 
 
 def shares_of(sizes: Sequence[int]) -> list[float]:

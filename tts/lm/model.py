@@ -76,6 +76,11 @@ class Bounds:
         return self.longest_pause if group[-1] in self.pauses else self.longest
 
 
+def cut_groups(written: Aligned, limits: Bounds) -> list[bool]:
+    """Of each phoneme group, whether the bound on its length ended it."""
+    return [d >= limits.of(group) for group, d in zip(written.groups, written.durations, strict=True)]
+
+
 class Written(NamedTuple):
     """A token just written: row of the batch, the token, and the number of the group it belongs to."""
 
