@@ -132,11 +132,11 @@ def test_most_errors_is_the_mean_and_some_deviations() -> None:
 def test_stuck_phonemes_are_a_problem(reader: Reader) -> None:
     assert judge(reader, WANTED, stuck=1).ok  # a pause that no comma tells of
     assert judge(reader, WANTED, stuck=2).problems == ("2 phonemes without an end",)
-    assert judge(reader, WANTED, stuck=1, ended=False).problems == (
+    assert judge(reader, WANTED, stuck=1, endless=True).problems == (
         "1 phoneme without an end, the last among them",
     )
     lenient = Reader(reader.tokenizer, DEFAULT_SYMBOLS, Calibration(stuck=3))
-    assert judge(lenient, WANTED, stuck=2).ok and judge(lenient, WANTED, stuck=1, ended=False).ok
+    assert judge(lenient, WANTED, stuck=2).ok and judge(lenient, WANTED, stuck=1, endless=True).ok
 
 
 def test_stretches_bridge_one_right_segment() -> None:

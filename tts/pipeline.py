@@ -600,7 +600,7 @@ class TTS:
     ) -> Candidate:
         cut = cut_groups(written, self.bounds)
         quality = self.reader.judge(
-            utterance.ids, reading.segments, words=utterance.words, stuck=sum(cut), ended=not any(cut[-1:])
+            utterance.ids, reading.segments, words=utterance.words, stuck=sum(cut), endless=any(cut[-1:])
         )
         return Candidate(utterance, request.prompt, written, quality, reading.log_probs)
 

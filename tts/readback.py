@@ -196,7 +196,7 @@ class Reader:
         *,
         words: Sequence[Word] = (),
         stuck: int = 0,
-        ended: bool = True,
+        endless: bool = False,
     ) -> Quality:
         """Hold what was read against what was wanted.
 
@@ -205,15 +205,15 @@ class Reader:
             read: ids of segments.
             words: of the text, to say where something is wrong.
             stuck: phonemes that were ended by the bound on their length.
-            ended: whether the last one was not; else it counts for two.
+            endless: whether the last one was; it counts for two.
         """
         wanted = self.symbols.segments(wanted)
         found = list(stretches(wanted, read))
         errors = sum(one.errors for one in found)
         problems = [self._problem(one, wanted, words) for one in found]
-        if stuck + (not ended) >= self.calibration.stuck:
+        if stuck + endless >= self.calibration.stuck:
             problems.append(
-                f"{stuck} {_phonemes(stuck)} without an end" + ("" if ended else ", the last among them")
+                f"{stuck} {_phonemes(stuck)} without an end" + (", the last among them" if endless else "")
             )
         if errors > self.calibration.most_errors(len(wanted)) and not any(problems):
             problems.append("too many wrong phonemes")

@@ -81,6 +81,11 @@ def cut_groups(written: Aligned, limits: Bounds) -> list[bool]:
     return [d >= limits.of(group) for group, d in zip(written.groups, written.durations, strict=True)]
 
 
+def ragged(pads: Sequence[int], device: torch.device) -> Tensor | None:
+    """Positions of padding on the left of each row, (B,), as `Llama.forward` takes them: None where no row has any."""
+    return torch.tensor(pads, device=device) if any(pads) else None
+
+
 class Written(NamedTuple):
     """A token just written: row of the batch, the token, and the number of the group it belongs to."""
 
@@ -203,14 +208,14 @@ class SpeechLM(nn.Module):
         given = list(dict.fromkeys(prefixes))
         width = max(map(len, given))
         ids = torch.tensor([[0] * (width - len(prefix)) + list(prefix) for prefix in given], device=device)
-        pads = torch.tensor([width - len(prefix) for prefix in given], device=device)
+        pads = ragged([width - len(prefix) for prefix in given], device)
         room = 8 * max(len(row.groups) for row in rows)
         caches = self.llama.new_caches(width + room)
-        logits = self._last(ids, caches, pads)
+        logits = self.next_logits(ids, caches, pads)
         if len(given) < len(rows):
             of = [given.index(prefix) for prefix in prefixes]
             caches = [KVCache.joined([(cache, n) for n in of], room) for cache in caches]
-            logits, pads = logits[of], pads[of]
+            logits, pads = logits[of], None if pads is None else pads[of]
         while True:
             yield self._choose(logits, rows, sampling, bounds)
             live = [row for row in rows if not row.done]
@@ -221,12 +226,11 @@ class SpeechLM(nn.Module):
             fed = [row.queue[:count] if not row.done else [0] * count for row in rows]
             for row in live:
                 del row.queue[:count]
-            logits = self._last(torch.tensor(fed, device=device), caches, pads)
+            logits = self.next_logits(torch.tensor(fed, device=device), caches, pads)
 
-    def _last(self, ids: Tensor, caches: list[KVCache], pads: Tensor) -> Tensor:
-        """Logits (B, V) behind the new ids (B, T); rows are padded on the left by `pads` (B,)."""
-        ragged = pads if bool(pads.any()) else None
-        logits: Tensor = self.llama(ids, caches, pads=ragged, last_only=True)[:, -1].float()
+    def next_logits(self, ids: Tensor, caches: list[KVCache], pads: Tensor | None = None) -> Tensor:
+        """Logits (B, V) of what follows the new ids (B, T); caches and pads as `Llama.forward` takes them."""
+        logits: Tensor = self.llama(ids, caches, pads=pads, last_only=True)[:, -1].float()
         return logits
 
     def generate(

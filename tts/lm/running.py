@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 
 from codec.nn.attention import KVCache
-from tts.lm.model import Bounds, Request, SpeechLM, _Row
+from tts.lm.model import Bounds, Request, SpeechLM, _Row, ragged
 from tts.lm.sampling import Sampling
 
 ROOM = 64  # positions laid out ahead; buffers grow where it is too little
@@ -75,7 +75,7 @@ class RunningBatch:
         """Take in a text, with all that is given before its first token, and draw that."""
         prefix = torch.tensor([self.lm.prefix(request)], device=self.lm.llama.lm_head.weight.device)
         caches = self.lm.llama.new_caches(prefix.shape[1])
-        logits = self.lm.llama(prefix, caches, last_only=True)[:, -1].float()
+        logits = self.lm.next_logits(prefix, caches)
         row = _Row(request.groups, torch.Generator().manual_seed(request.seed))
         one = _Running(key, row, sampling, caches)
         self._rows.append(one)
@@ -86,8 +86,9 @@ class RunningBatch:
 
     def leave(self, key: Hashable) -> None:
         """Take out a text, wherever it is; its place is free at once."""
-        self._rows = [one for one in self._rows if one.key != key]
-        self._changed = True
+        kept = [one for one in self._rows if one.key != key]
+        self._changed |= len(kept) < len(self._rows)
+        self._rows = kept
 
     def move(self, key: Hashable, to: "RunningBatch") -> None:
         """Hand a text over to another batch of the same model; it goes on there where it is."""
@@ -108,9 +109,8 @@ class RunningBatch:
         ids = torch.tensor([one.row.queue[:count] for one in self._rows], device=device)
         for one in self._rows:
             del one.row.queue[:count]
-        pads = torch.tensor([one.pad for one in self._rows], device=device)
-        ragged = pads if bool(pads.any()) else None
-        logits = self.lm.llama(ids, self._caches, pads=ragged, last_only=True)[:, -1].float()
+        pads = ragged([one.pad for one in self._rows], device)
+        logits = self.lm.next_logits(ids, self._caches, pads)
         steps = list(self._drawn(self._rows, logits))
         self._sweep()
         return steps

@@ -149,9 +149,10 @@ class _Piece(NamedTuple):
     last: bool = False
 
     @property
-    def kind(self) -> tuple[int, int, float | None]:
-        """Pieces of one kind can be made in one batch."""
-        return len(self.tokens), self.job.settings.steps, self.job.settings.guidance
+    def kind(self) -> tuple[int, int, float | None, bool]:
+        """Pieces of one kind can be made in one batch; who has not heard anything yet waits for no others."""
+        settings = self.job.settings
+        return len(self.tokens), settings.steps, settings.guidance, self.job.until is None
 
 
 @dataclass
@@ -279,6 +280,12 @@ class Engine:
         _use_one_core(self.tts)
         rows: dict[Job, _Sentence] = {}
         new, old = (RunningBatch(self.tts.model.lm, self.tts.bounds) for _ in range(2))
+
+        def forget(job: Job) -> None:
+            new.leave(job)
+            old.leave(job)
+            rows.pop(job, None)
+
         while True:
             with self._changed:
                 while not (todo := self._to_write(rows, len(new) > 0)):
@@ -286,9 +293,7 @@ class Engine:
                         return
                     self._changed.wait()
                 for job in [job for job in rows if job.gone]:
-                    new.leave(job)
-                    old.leave(job)
-                    del rows[job]
+                    forget(job)
             batch = new if len(new) else old
             try:
                 if isinstance(todo, Job):
@@ -302,9 +307,7 @@ class Engine:
                 failed = [todo] if isinstance(todo, Job) else list(rows)
                 with self._changed:
                     for job in failed:
-                        new.leave(job)
-                        old.leave(job)
-                        rows.pop(job, None)
+                        forget(job)
                         self._end(job, error)
                 continue
             with self._changed:
@@ -381,14 +384,7 @@ class Engine:
         if first.sentence is None:
             self._preparing = True
             return [first]
-        # who has not heard anything yet does not wait for others
-        alike = [
-            piece
-            for piece in ready
-            if piece.sentence is not None
-            and piece.kind == first.kind
-            and (piece.job.until is None) == (first.job.until is None)
-        ]
+        alike = [piece for piece in ready if piece.sentence is not None and piece.kind == first.kind]
         taken = alike[: self.batch]
         for piece in taken:
             assert piece.sentence is not None
