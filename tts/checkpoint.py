@@ -33,6 +33,7 @@ from torch import Tensor, nn
 from codec.audio import write_whole
 from codec.errors import SpecError, UserError
 from codec.nn.lora import merge_state
+from codec.nn.packed import packed
 from codec.spec import FrameSpec, TokenSpec, require_same
 from codec.tokenizer.model import Tokenizer
 from tts.acoustic.decoder import FlowDecoder
@@ -134,6 +135,8 @@ def _load(folder: Path, device: str | torch.device) -> Model:
             raise UserError(
                 f"{folder / part}.safetensors: holds a {type(modules[part]).__name__}, nothing of {home[:-1]}"
             )
+    for module in modules.values():
+        packed(module)
     model = Model(
         modules["features"],
         _expect(modules["tokenizer"], Tokenizer, folder / "tokenizer.safetensors"),

@@ -4,11 +4,13 @@ State is passed, never hidden: attention takes a `KVCache` and appends to it; wi
 whole sequence. Shapes: B batch, T new positions, S cached and new positions, H heads, D numbers per head.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from codec.nn.packed import side_by_side
 
 
 class KVCache:
@@ -23,6 +25,7 @@ class KVCache:
         self.length = 0
         self._k: Tensor | None = None
         self._v: Tensor | None = None
+        self._blank = False  # whether there are zeros behind what is filled
 
     def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Add (B, H, T, D) keys and values; return all of them, (B, H, S, D), as views of the buffers."""
@@ -38,11 +41,16 @@ class KVCache:
     def ahead(self, positions: int) -> tuple[Tensor, Tensor]:
         """The whole buffers, (B, H, capacity, D), with room for so many positions behind `length`.
 
-        For who writes there without a copy, and then counts them in `length`. Something must be in the cache.
+        For who writes there without a copy, and then counts them in `length`. Something must be in the cache. What is
+        not filled are zeros: numbers, for what is masked is still multiplied with 0.
         """
         assert self._k is not None and self._v is not None
         if self.length + positions > self._k.shape[2]:
             self._grow(self._k, self.length + positions)
+        if not self._blank:
+            for buffer in (self._k, self._v):
+                buffer[:, :, self.length :] = 0
+            self._blank = True
         return self._k, self._v
 
     def _grow(self, like: Tensor, needed: int) -> None:
@@ -50,7 +58,8 @@ class KVCache:
             self.capacity *= 2
         b, h, _, d = like.shape
         old = (self._k, self._v)
-        self._k, self._v = (like.new_zeros(b, h, self.capacity, d) for _ in range(2))
+        self._k, self._v = (like.new_empty(b, h, self.capacity, d) for _ in range(2))
+        self._blank = False
         for new, kept in zip((self._k, self._v), old, strict=True):
             if kept is not None:
                 new[:, :, : self.length] = kept[:, :, : self.length]
@@ -78,11 +87,6 @@ class KVCache:
         view.length = self.length - start
         return view
 
-    def take(self, rows: Sequence["KVCache"]) -> None:
-        """Add what other caches of one row hold, one for each row of this one, at its end."""
-        keys, values = zip(*((one._k, one._v) for one in rows), strict=True)
-        self.append(torch.cat(keys), torch.cat(values))
-
     def picked(self, rows: Sequence[int], length: int) -> "KVCache":
         """An independent cache of some rows' first `length` positions."""
         assert self._k is not None and self._v is not None
@@ -104,14 +108,34 @@ class KVCache:
         like = rows[0][0]._k
         assert like is not None
         made._k, made._v = (
-            like.new_zeros(len(rows), like.shape[1], made.capacity, like.shape[3]) for _ in range(2)
+            like.new_empty(len(rows), like.shape[1], made.capacity, like.shape[3]) for _ in range(2)
         )
         for i, (cache, row) in enumerate(rows):
             assert cache._k is not None and cache._v is not None
-            place = slice(made.length - cache.length, made.length)
-            made._k[i, :, place] = cache._k[row, :, : cache.length]
-            made._v[i, :, place] = cache._v[row, :, : cache.length]
+            first = made.length - cache.length
+            for new, old in ((made._k, cache._k), (made._v, cache._v)):
+                new[i, :, first : made.length] = old[row, :, : cache.length]
+                new[i, :, :first] = 0  # as in `ahead`
         return made
+
+
+class KVRows:
+    """Caches of several streams as those of one batch, of any lengths: each row sees its own stream's positions.
+
+    Nothing is copied, and no row is filled up to the length of another.
+
+    Args:
+        caches: of each stream, all with the same number of rows, which follow one another in the batch.
+    """
+
+    def __init__(self, caches: Sequence[KVCache]) -> None:
+        self.caches = caches
+
+    def append(self, k: Tensor, v: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """As `KVCache.append`, stream by stream."""
+        size = len(k) // len(self.caches)
+        for cache, own_k, own_v in zip(self.caches, k.split(size), v.split(size), strict=True):
+            yield cache.append(own_k, own_v)
 
 
 def rope(positions: Tensor, dim: int, theta: float = 10_000.0) -> tuple[Tensor, Tensor]:
@@ -128,7 +152,7 @@ def rope(positions: Tensor, dim: int, theta: float = 10_000.0) -> tuple[Tensor, 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Turn the heads of x, (B, H, T, D), by the angles of their positions, (T, D) or (B, 1, T, D)."""
     a, b = x.chunk(2, dim=-1)
-    return (x * cos + torch.cat([-b, a], dim=-1) * sin).to(x.dtype)
+    return torch.addcmul(x * cos, torch.cat([-b, a], dim=-1), sin).to(x.dtype)
 
 
 class Attention(nn.Module):
@@ -150,7 +174,7 @@ class Attention(nn.Module):
         *,
         mask: Tensor | None = None,
         causal: bool = False,
-        cache: KVCache | None = None,
+        cache: KVCache | KVRows | None = None,
     ) -> Tensor:
         """(B, T, dim) -> (B, T, dim).
 
@@ -159,18 +183,21 @@ class Attention(nn.Module):
             cos, sin: from `rope`, for the new positions.
             mask: bool, broadcastable to (B, H, T, S), True where a query may look.
             causal: look at no later position; only without a mask and a filled cache.
-            cache: earlier positions, which every query sees where the mask allows; the new ones are appended.
+            cache: earlier positions, which every query sees where the mask allows; the new ones are appended. With
+                `KVRows`, no mask.
         """
         b, t, _ = x.shape
-        q = self.q_proj(x).view(b, t, self.heads, self.head_dim).transpose(1, 2)
-        k = self.k_proj(x).view(b, t, self.kv_heads, self.head_dim).transpose(1, 2)
-        v = self.v_proj(x).view(b, t, self.kv_heads, self.head_dim).transpose(1, 2)
-        q, k = rotate(q, cos, sin), rotate(k, cos, sin)
-        if cache is not None:
-            k, v = cache.append(k, v)
-        y = F.scaled_dot_product_attention(
-            q, k, v, attn_mask=mask, is_causal=causal, enable_gqa=self.kv_heads != self.heads
-        )
+        h = side_by_side(x, self.q_proj, self.k_proj, self.v_proj).view(b, t, -1, self.head_dim)
+        turning, v = h.transpose(1, 2).split([self.heads + self.kv_heads, self.kv_heads], 1)
+        q, k = rotate(turning, cos, sin).split([self.heads, self.kv_heads], 1)
+        gqa = self.kv_heads != self.heads
+        if isinstance(cache, KVRows):
+            streams = zip(q.split(b // len(cache.caches)), cache.append(k, v), strict=True)
+            y = torch.cat([F.scaled_dot_product_attention(own, *kv, enable_gqa=gqa) for own, kv in streams])
+        else:
+            if cache is not None:
+                k, v = cache.append(k, v)
+            y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, enable_gqa=gqa)
         out: Tensor = self.o_proj(y.transpose(1, 2).reshape(b, t, -1))
         return out
 
@@ -186,5 +213,6 @@ class SwiGLU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., dim) -> (..., dim)."""
-        out: Tensor = self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        gate, up = side_by_side(x, self.gate_proj, self.up_proj).chunk(2, -1)
+        out: Tensor = self.down_proj(F.silu(gate) * up)
         return out

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from codec.nn.attention import KVCache
+from codec.nn.attention import KVCache, KVRows
 from codec.nn.masks import chunk_causal_mask, length_mask
 from codec.spec import TokenSpec
 from tts.acoustic.dit import DiT, Modulation, with_context
@@ -20,6 +20,9 @@ from tts.text.triphones import CONTEXT, NOTHING
 STEPS, GUIDANCE = 6, 2.0
 """Defaults. Steps by the table in docs/speed.md. More guidance than the 0.7 usual for large models: a small one follows
 its tokens too loosely, unless a reader has taught it (`tts.training.reading`)."""
+
+ROOM = 256
+"""Positions that a stream of chunks has room for before its caches grow: 5 s of the embedded model, most sentences."""
 
 WASTE = 0.1
 """Of the work of a batch, on padding, on a CPU: one row is enough arithmetic for it, more rows are no faster each."""
@@ -48,7 +51,7 @@ class FlowState:
 
     def copy(self) -> "FlowState":
         """An independent state: what one stream adds, another does not see."""
-        return replace(self, caches=[[c.copy() for c in layers] for layers in self.caches])
+        return replace(self, caches=[[c.copy(room=ROOM) for c in layers] for layers in self.caches])
 
 
 class FlowDecoder(nn.Module):
@@ -238,7 +241,6 @@ class FlowDecoder(nn.Module):
                 state.modulation.append(Modulation(modulation.blocks[row], modulation.final[row]))
         return states
 
-    @torch.inference_mode()
     def decode_chunk(self, state: FlowState, tokens: Tensor, noise: Tensor) -> Tensor:
         """The frames (1, T, D) of the next chunk of tokens; adds the chunk to the state.
 
@@ -247,18 +249,7 @@ class FlowDecoder(nn.Module):
             tokens: (1, N) or (1, N, 4).
             noise: (1, T, D) standard normal, one frame for each to come.
         """
-        rows = len(state.speaker)
-        n = tokens.shape[1]
-        tokens = torch.cat([with_context(tokens, 2), self.nothing(1, n)])[:rows]
-        prompt = torch.zeros(rows, n, dtype=torch.bool, device=tokens.device)
-        content = self.dit.content(tokens, prompt=prompt, caches=state.caches[0])
-
-        def velocity(x: Tensor, t: float, step: int) -> Tensor:
-            x = x.expand(rows, -1, -1)
-            v: Tensor = self.dit(x, state.modulation[step], content, caches=state.caches[step])
-            return v if rows == 1 else (1 + state.guidance) * v[:1] - state.guidance * v[1:]
-
-        return self.unscale(solve(velocity, noise, len(state.caches)))
+        return self.decode_chunks([state], tokens, noise)
 
     @torch.inference_mode()
     def decode_chunks(self, states: Sequence[FlowState], tokens: Tensor, noise: Tensor) -> Tensor:
@@ -269,35 +260,21 @@ class FlowDecoder(nn.Module):
             tokens: (B, N) or (B, N, 4), chunks of equal length.
             noise: (B, T, D) standard normal.
         """
-        if len(states) == 1:
-            return self.decode_chunk(states[0], tokens, noise)
-        count, sides = len(states), len(states[0].speaker)
-        rows = [(state, side) for side in range(sides) for state in states]
-        ids = torch.cat([with_context(tokens, 2), self.nothing(count, tokens.shape[1])])[: len(rows)]
+        count, sides, w = len(states), len(states[0].speaker), states[0].guidance
+        # of each stream the row with its conditions and, for guidance, the row without
+        ids = torch.stack([with_context(tokens, 2), self.nothing(*tokens.shape[:2])][:sides], 1).flatten(0, 1)
         prompt = torch.zeros(ids.shape[:2], dtype=torch.bool, device=ids.device)
-        past = torch.tensor([state.length for state, _ in rows], device=tokens.device)
-        longest, added = int(past.max()), tokens.shape[1] * self.dit.per_token
-        seen = torch.arange(longest + added, device=tokens.device) >= longest - past[:, None]
+        past = torch.tensor([state.length for state in states], device=ids.device).repeat_interleave(sides)
         content = self.dit.content(ids, prompt=prompt, past=past)
 
         def velocity(x: Tensor, t: float, step: int) -> Tensor:
-            layers = list(zip(*(state.caches[step] for state, _ in rows), strict=True))
-            caches = [
-                KVCache.joined([(c, side) for c, (_, side) in zip(layer, rows, strict=True)], added)
-                for layer in layers
-            ]
-            v: Tensor = self.dit(
-                x.repeat(sides, 1, 1),
-                _modulation(rows, step),
-                content,
-                mask=seen[:, None, None],
-                caches=caches,
-            )
-            for layer, joint in zip(layers, caches, strict=True):
-                for i in range(count):
-                    layer[i].take([joint.row(i + side * count, longest) for side in range(sides)])
-            w = states[0].guidance
-            return v if sides == 1 else (1 + w) * v[:count] - w * v[count:]
+            layers = zip(*(state.caches[step] for state in states), strict=True)
+            caches = [KVRows(layer) if count > 1 else layer[0] for layer in layers]
+            parts = [state.modulation[step] for state in states]
+            modulation = Modulation(torch.cat([p.blocks for p in parts]), torch.cat([p.final for p in parts]))
+            v: Tensor = self.dit(x.repeat_interleave(sides, 0), modulation, content, caches=caches)
+            v = v.unflatten(0, (count, sides))
+            return v[:, 0] if sides == 1 else (1 + w) * v[:, 0] - w * v[:, 1]
 
         return self.unscale(solve(velocity, noise, len(states[0].caches)))
 

@@ -8,6 +8,7 @@ Shapes: B batch, P positions, D numbers of a frame, dim the model's size.
 """
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -15,7 +16,7 @@ import torch.nn.functional as F
 from einops import rearrange, repeat
 from torch import Tensor, nn
 
-from codec.nn.attention import Attention, KVCache, SwiGLU, rope
+from codec.nn.attention import Attention, KVCache, KVRows, SwiGLU, rope
 from codec.nn.masks import length_mask
 from codec.spec import TokenSpec
 from tts.text.triphones import CONTEXT, NOTHING
@@ -119,15 +120,14 @@ class Block(nn.Module):
         cos: Tensor,
         sin: Tensor,
         mask: Tensor | None,
-        cache: KVCache | None,
+        cache: KVCache | KVRows | None,
     ) -> Tensor:
         """(B, P, dim), modulation (B, 6, dim) -> (B, P, dim)."""
         shift1, scale1, gate1, shift2, scale2, gate2 = (modulation + self.table)[:, :, None].unbind(1)
-        h = self._lowered(F.layer_norm(x, x.shape[-1:]) * (1 + scale1) + shift1)
-        x = x + gate1 * self.attention(h, cos, sin, mask=mask, cache=cache)
-        h = self._lowered(F.layer_norm(x, x.shape[-1:]) * (1 + scale2) + shift2)
-        out: Tensor = x + gate2 * self.feed_forward(h)
-        return out
+        h = self._lowered(torch.addcmul(shift1, F.layer_norm(x, x.shape[-1:]), 1 + scale1))
+        x = torch.addcmul(x, gate1, self.attention(h, cos, sin, mask=mask, cache=cache))
+        h = self._lowered(torch.addcmul(shift2, F.layer_norm(x, x.shape[-1:]), 1 + scale2))
+        return torch.addcmul(x, gate2, self.feed_forward(h))
 
     def _lowered(self, h: Tensor) -> Tensor:
         return h if self.dtype is None else h.to(self.dtype)
@@ -213,14 +213,7 @@ class DiT(nn.Module):
         """Empty caches, one a block."""
         return [KVCache(capacity) for _ in self.blocks]
 
-    def content(
-        self,
-        tokens: Tensor,
-        *,
-        prompt: Tensor,
-        caches: list[KVCache] | None = None,
-        past: Tensor | None = None,
-    ) -> Content:
+    def content(self, tokens: Tensor, *, prompt: Tensor, past: Tensor | int = 0) -> Content:
         """What `forward` makes of its arguments of these names, the same at every time."""
         tokens = with_context(tokens, 2)
         x = self.tokens_in(tokens[..., 0]) + self.is_prompt * prompt[..., None]
@@ -230,10 +223,7 @@ class DiT(nn.Module):
         x = repeat(x, "b n d -> b (n k) d", k=self.per_token)
         x = self.token_mix(x + self.place.repeat(tokens.shape[1], 1))
         positions = torch.arange(x.shape[1], device=x.device)
-        if past is not None:
-            positions = past[:, None, None] + positions
-        elif caches:
-            positions = caches[0].length + positions
+        positions = positions + (past[:, None, None] if isinstance(past, Tensor) else past)
         return Content(x, *rope(positions, self.head_dim))
 
     def modulation(self, t: Tensor, speaker: Tensor) -> Modulation:
@@ -253,8 +243,8 @@ class DiT(nn.Module):
         *,
         prompt: Tensor | None = None,
         mask: Tensor | None = None,
-        caches: list[KVCache] | None = None,
-        past: Tensor | None = None,
+        caches: Sequence[KVCache] | Sequence[KVRows] | None = None,
+        past: Tensor | int = 0,
     ) -> Tensor:
         """(B, T, D) frames -> velocity (B, T, D).
 
@@ -267,11 +257,11 @@ class DiT(nn.Module):
             prompt: (B, N) bool, True for the tokens of the voice prompt; not needed beside a `Content`.
             mask: bool, broadcastable to (B, heads, P, P), True where a position may look; None for everywhere.
             caches: from `new_caches`; what was seen before, to which these positions are added.
-            past: (B,) positions seen before, where the rows' caches are filled up to one length; else the caches say.
+            past: positions seen before, of all rows or (B,) of each; not needed beside a `Content`.
         """
         if isinstance(tokens, Tensor):
             assert prompt is not None
-            tokens = self.content(tokens, prompt=prompt, caches=caches, past=past)
+            tokens = self.content(tokens, prompt=prompt, past=past)
         if isinstance(t, Tensor):
             assert speaker is not None
             t = self.modulation(t, speaker)

@@ -103,7 +103,9 @@ class FlowStep(nn.Module):
         """Scaled frames (B, T, D), times (B,), tokens (B, N, 4), speakers (B, dim), prompt (B, N) bool, past
         (S, L, 2, B, H, K) -> velocity (B, T, D), new (P, L, 2, B, H, K)."""
         caches = [_Past(past, layer) for layer in range(len(self.dit.blocks))]
-        velocity = self.dit(frames, time, tokens, speaker, prompt=prompt, caches=caches)
+        velocity = self.dit(
+            frames, time, tokens, speaker, prompt=prompt, caches=caches, past=caches[0].length
+        )
         return velocity, _new(caches)
 
 

@@ -4,8 +4,9 @@ Reading a prefix is arithmetic and goes through the modules. A step that adds a 
 arithmetic, so what counts is how fast the weights pass and what else is done a step:
 
 - q, k and v are one matrix, gate and up another; rotary angles come from a table.
-- Each matrix lies (in, out), which the usual libraries read faster for few rows than (out, in); and for one row it is a
-  weighted sum of its rows: FBGEMM's kernel for that (``embedding_bag``) reads faster than the general product does.
+- Each matrix lies as oneDNN wants it (`codec.nn.packed`), or else (in, out), which the usual libraries read faster for
+  few rows than (out, in); and for one row it is a weighted sum of its rows: FBGEMM's kernel for that
+  (``embedding_bag``) reads faster than the general product does.
 - Or 8-bit weights with a scale a row of the layer, the products in bfloat16: a quarter of the bytes. Weights that were
   stored so (`tts.checkpoint`) lose nothing by it but 0.2 % in their scale.
 
@@ -24,6 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from codec.nn.attention import KVCache, rope
+from codec.nn.packed import PackedLinear, laid_out, product
 from tts.lm.compiled import TOO_MANY, Compiled, in_8_bits
 
 if TYPE_CHECKING:
@@ -151,7 +153,7 @@ def in_use(llama: Llama) -> bool:
 
 def packable(llama: Llama) -> bool:
     """Whether its layers are plain ones in float32: without adapters, not quantised, not parted among processes."""
-    return all(type(one) is nn.Linear for one in _linear(llama)) and all(
+    return all(type(one) in (nn.Linear, PackedLinear) for one in _linear(llama)) and all(
         type(p) is nn.Parameter and p.dtype == torch.float32 and not p.is_inference()
         for p in llama.parameters()
     )
@@ -171,7 +173,7 @@ def matrix(layers: Sequence[nn.Linear], precision: Precision, norm: Tensor | Non
 
 def _float32(weight: Tensor) -> Matrix:
     """Products with a weight (out, in)."""
-    rows = weight.t().contiguous()
+    rows, packed = weight.t().contiguous(), laid_out(weight)
     all_rows = torch.arange(len(rows), device=rows.device)
     start = torch.zeros(1, dtype=torch.long, device=rows.device)
     sums = rows.device.type == "cpu" and torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
@@ -179,7 +181,7 @@ def _float32(weight: Tensor) -> Matrix:
     def times(x: Tensor) -> Tensor:
         if sums and x.shape[0] == 1:
             return torch.embedding_bag(rows, all_rows, start, False, 0, False, x[0])[0]
-        return torch.mm(x, rows)
+        return torch.mm(x, rows) if packed is None else product(x, packed, None)
 
     return times
 

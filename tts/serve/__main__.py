@@ -41,7 +41,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--queue", type=int, default=16, metavar="N", help="requests that may wait; default: %(default)s")
     add("--workers", type=int, metavar="N", help="threads that make sound; default: a core each, a GPU one")
     add(
-        "--batch", type=int, metavar="N", help="chunks made at once by a thread; default: 1, on a GPU --slots"
+        "--batch", type=int, metavar="N", help="chunks made at once by a thread; default: 4, on a GPU --slots"
     )
     add("--max-chars", type=int, default=4096, metavar="N", help="of a text; default: %(default)s")
     add("--max-upload", type=int, default=20, metavar="MIB", help="of a recording; default: %(default)s")
@@ -70,7 +70,7 @@ def _run(args: argparse.Namespace) -> None:
         import uvicorn
 
         from tts.serve.app import Options, create_app
-        from tts.serve.engine import Engine
+        from tts.serve.engine import BATCH, Engine
         from tts.serve.guard import read_key
     except ModuleNotFoundError as error:
         raise UserError(f"{error.name} is missing; install it with: pip install -e '.[serve]'") from error
@@ -83,7 +83,7 @@ def _run(args: argparse.Namespace) -> None:
         slots=args.slots,
         queue=args.queue,
         workers=args.workers or (len(os.sched_getaffinity(0)) if on_cpu else 1),
-        batch=args.batch or (1 if on_cpu else args.slots),
+        batch=args.batch or (BATCH if on_cpu else args.slots),
     )
     options = Options(
         model="embedded" if args.model is None else Path(args.model).resolve().name,

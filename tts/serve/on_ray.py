@@ -18,7 +18,7 @@ from ray.serve import Application
 from tts.pipeline import TTS
 from tts.precision import Precision
 from tts.serve.app import Options, create_app
-from tts.serve.engine import Engine
+from tts.serve.engine import BATCH, Engine
 from tts.serve.guard import read_key
 from tts.serve.shared import SharedVoices
 
@@ -40,7 +40,7 @@ class Arguments(BaseModel):
         None, gt=0, description="threads that make sound; None: the replica's num_cpus"
     )
     batch: int | None = Field(
-        None, gt=0, description="chunks made at once; None: 1, on a GPU as many as slots"
+        None, gt=0, description="chunks made at once; None: 4, on a GPU as many as slots"
     )
     max_chars: int = Field(4096, gt=0, description="of a text")
     max_upload: int = Field(20, gt=0, description="of a recording, MiB")
@@ -87,7 +87,7 @@ def _engine(args: Arguments) -> Engine:
         slots=args.slots,
         queue=args.queue,
         workers=args.workers or (max(1, int(reserved.get("CPU", 1))) if on_cpu else 1),
-        batch=args.batch or (1 if on_cpu else args.slots),
+        batch=args.batch or (BATCH if on_cpu else args.slots),
     )
 
 

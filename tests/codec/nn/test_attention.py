@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaMLP, LlamaRotaryEmbedding, apply_rotary_pos_emb
 
-from codec.nn.attention import Attention, KVCache, SwiGLU, rope, rotate
+from codec.nn.attention import Attention, KVCache, KVRows, SwiGLU, rope, rotate
 
 # ----------------------------------------------------------------------------------------------------- cache
 
@@ -146,3 +146,38 @@ def test_swiglu_equals_transformers() -> None:
     mine.load_state_dict(theirs.state_dict())
     x = torch.randn(2, 3, 16)
     torch.testing.assert_close(mine(x), theirs(x))
+
+
+@pytest.mark.parametrize("kv_heads", [None, 2])
+@torch.no_grad()
+def test_streams_of_other_lengths_in_one_batch_see_what_they_see_alone(kv_heads: int | None) -> None:
+    layer, rows = Attention(32, 4, kv_heads), 2
+    pasts = [torch.randn(rows, n, 32) for n in (9, 4, 70)]
+    alone, together = ([KVCache(capacity=4) for _ in pasts] for _ in range(2))
+    for past, one, other in zip(pasts, alone, together, strict=True):
+        for cache in (one, other):
+            layer(past, *rope(torch.arange(past.shape[1]), 8), cache=cache)
+
+    x = torch.randn(len(pasts), rows, 5, 32)
+    starts = torch.tensor([cache.length for cache in alone]).repeat_interleave(rows)
+    angles = rope(starts[:, None, None] + torch.arange(5), 8)
+    found = layer(x.flatten(0, 1), *angles, cache=KVRows(together)).view_as(x)
+
+    for own, cache, out in zip(x, alone, found, strict=True):
+        wanted = layer(own, *rope(cache.length + torch.arange(5), 8), cache=cache)
+        torch.testing.assert_close(out, wanted, atol=1e-5, rtol=1e-5)
+    assert [cache.length for cache in together] == [cache.length for cache in alone] == [14, 9, 75]
+
+
+def test_what_is_not_filled_yet_is_a_number_for_who_writes_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = torch.Tensor.new_empty
+    monkeypatch.setattr(torch.Tensor, "new_empty", lambda x, *size: plain(x, *size).fill_(math.nan))
+    cache, one = KVCache(capacity=4), torch.ones(1, 1, 3, 2)
+    cache.append(one, one)
+    for room in (1, 6):
+        for buffer in cache.ahead(room):
+            assert buffer.shape[2] >= 3 + room
+            assert buffer[:, :, :3].eq(1).all() and buffer[:, :, 3:].eq(0).all()
+    joint = KVCache.joined([(cache, 0), (cache.row(0, 2), 0)], room=2)
+    for buffer in joint.ahead(2):
+        assert buffer[:, 0, :, 0].tolist() == [[1, 1, 1, 0, 0], [0, 0, 1, 0, 0]]
