@@ -27,7 +27,15 @@ def products(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
     return seen
 
 
-needs_layout = pytest.mark.skipif(laid_out(torch.zeros(4, 4)) is None, reason="no such product here")
+@pytest.fixture(autouse=True)
+def everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights are laid out wherever they can be, faster or not."""
+    monkeypatch.setattr(module, "faster", lambda dtype: True)
+
+
+needs_layout = pytest.mark.skipif(
+    not hasattr(torch.ops.mkldnn, "_reorder_linear_weight"), reason="torch has no such product"
+)
 
 
 def like(layer: nn.Linear, x: torch.Tensor) -> None:
@@ -116,3 +124,23 @@ def test_a_model_keeps_its_parameters_and_can_be_copied() -> None:
     copy.get_parameter("0.weight").zero_()
     torch.testing.assert_close(model(x), wanted, atol=1e-5, rtol=1e-5)
     assert not torch.allclose(copy(x), wanted)
+
+
+@pytest.mark.parametrize(
+    ("known", "full", "half"),
+    [
+        ({"avx512_f": True, "cpu_name": "AMD EPYC", "avx512_bf16": True}, True, True),
+        ({"avx512_f": True, "cpu_name": "Intel(R) Xeon(R)", "amx_bf16": True}, False, True),
+        ({"avx512_f": False, "cpu_name": "AMD EPYC"}, False, False),
+        ({}, False, False),
+    ],
+)
+def test_only_where_it_is_faster(
+    known: dict[str, object], full: bool, half: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: known)
+    assert (module.faster(torch.float32), module.faster(torch.bfloat16)) == (full, half)
+    assert laid_out(torch.zeros(4, 4, dtype=torch.float64)) is None
+    if not full:
+        assert laid_out(torch.zeros(4, 4)) is None
