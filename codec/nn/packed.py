@@ -90,10 +90,9 @@ def packed(model: nn.Module) -> None:
 
 
 def side_by_side(x: Tensor, *layers: nn.Linear) -> Tensor:
-    """(..., in) -> (..., sum of out): the outputs of layers without bias, one product where they are laid out."""
-    first = layers[0]
-    if all(type(layer) is PackedLinear for layer in layers):
-        packed = cast(PackedLinear, first).copy_for(x, *layers[1:])
+    """(..., in) -> (..., sum of out): the outputs of layers; one product where they are laid out and have no bias."""
+    if all(type(layer) is PackedLinear and layer.bias is None for layer in layers):
+        packed = cast(PackedLinear, layers[0]).copy_for(x, *layers[1:])
         if packed is not None:
             return product(x, packed, None)
     return torch.cat([layer(x) for layer in layers], -1)

@@ -108,6 +108,9 @@ def test_layers_side_by_side_are_one_product(products: list[tuple[int, ...]]) ->
         assert products == [(1, 8), x.shape]  # the first is a trial
         plain[1].weight.zero_()  # the same parameter
         assert not side_by_side(x, *layers)[..., 4:10].any()
+        biased = PackedLinear.of(nn.Linear(8, 3))
+        found = side_by_side(x, biased, layers[0])
+        torch.testing.assert_close(found, torch.cat([biased(x), plain[0](x)], -1), atol=1e-5, rtol=1e-5)
 
 
 @torch.no_grad()
