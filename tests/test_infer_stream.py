@@ -92,6 +92,7 @@ def test_timestamps_of_a_stream_are_those_of_its_sound(
         ["--retries", "1"],
         ["--strict"],
         ["--candidates", "2"],
+        ["--out", "there.wav"],
     ],
 )
 def test_what_a_stream_cannot_obey_is_refused(

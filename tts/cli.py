@@ -101,6 +101,9 @@ def no_decoder_notes() -> Iterator[None]:
         os.close(shown)
 
 
+OUT = "out.wav"  # where speech goes if nothing else is said
+
+
 class Parser(argparse.ArgumentParser):
     """An ArgumentParser whose errors are as all others': one line."""
 
@@ -148,9 +151,7 @@ def _parser() -> argparse.ArgumentParser:
     )
 
     where = parser.add_argument_group("where to")
-    where.add_argument(
-        "--out", metavar="FILE", default="out.wav", help=".wav, .flac, .ogg or .mp3; default: %(default)s"
-    )
+    where.add_argument("--out", metavar="FILE", help=f".wav, .flac, .ogg or .mp3; default: {OUT}")
     where.add_argument(
         "--stream",
         nargs="?",
@@ -271,6 +272,12 @@ def _check_combination(args: argparse.Namespace) -> None:
                 raise UserError(
                     f"{name} cannot be used with --stream, what is heard is past; leave one of them out"
                 )
+        if args.out is not None:
+            raise UserError(
+                "--out cannot be used with --stream, which writes to standard output; leave --out out, and send that "
+                f"to the file: > {args.out}"
+            )
+    args.out = args.out or OUT
     if args.convert is None:
         return
     given = {"--timestamps": args.timestamps, "--lexicon": args.lexicon, "--candidates": args.candidates}
