@@ -227,6 +227,7 @@ def _run(args: argparse.Namespace) -> None:
         _list_voices(_folder(args))
         return
     _check_combination(args)
+    args.out = OUT if args.out is None else args.out
     text = None if args.stream and args.text is None and args.text_file in (None, "-") else _text(args)
     settings = _settings(args, text)
     _check_outputs(args, makes_speech=not args.stream and (text is not None or args.convert is not None))
@@ -277,7 +278,6 @@ def _check_combination(args: argparse.Namespace) -> None:
                 "--out cannot be used with --stream, which writes to standard output; leave --out out, and send that "
                 f"to the file: > {args.out}"
             )
-    args.out = args.out or OUT
     if args.convert is None:
         return
     given = {"--timestamps": args.timestamps, "--lexicon": args.lexicon, "--candidates": args.candidates}

@@ -7,6 +7,7 @@ from typing import Literal, get_args
 import torch
 
 from codec.errors import UserError
+from codec.nn import packed
 from tts.checkpoint import Model
 
 Precision = Literal["float32", "flow16", "mixed", "auto"]
@@ -38,5 +39,4 @@ def multiplies_bfloat16(device: torch.device) -> bool:
     """Whether products of bfloat16 have instructions of their own there: elsewhere they are slower than float32's."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    known = torch.cpu.get_capabilities() if device.type == "cpu" else {}
-    return bool(known.get("avx512_bf16") or known.get("amx_bf16"))
+    return device.type == "cpu" and packed.multiplies_bfloat16()

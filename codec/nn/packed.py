@@ -12,12 +12,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
+def multiplies_bfloat16() -> bool:
+    """Whether this processor has instructions of its own for products of bfloat16."""
+    known = torch.cpu.get_capabilities()
+    return bool(known.get("avx512_bf16") or known.get("amx_bf16"))
+
+
 def faster(dtype: torch.dtype) -> bool:
     """Whether products with weights laid out are faster here than `F.linear`."""
-    known = torch.cpu.get_capabilities()
     if dtype == torch.float32:
+        known = torch.cpu.get_capabilities()
         return bool(known.get("avx512_f")) and "AMD" in str(known.get("cpu_name"))
-    return dtype == torch.bfloat16 and bool(known.get("avx512_bf16") or known.get("amx_bf16"))
+    return dtype == torch.bfloat16 and multiplies_bfloat16()
 
 
 def laid_out(weight: Tensor) -> Tensor | None:

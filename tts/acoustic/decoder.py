@@ -262,17 +262,18 @@ class FlowDecoder(nn.Module):
         """
         count, sides, w = len(states), len(states[0].speaker), states[0].guidance
         # of each stream the row with its conditions and, for guidance, the row without
+        rows = [(state, side) for state in states for side in range(sides)]
         ids = torch.stack([with_context(tokens, 2), self.nothing(*tokens.shape[:2])][:sides], 1).flatten(0, 1)
         prompt = torch.zeros(ids.shape[:2], dtype=torch.bool, device=ids.device)
-        past = torch.tensor([state.length for state in states], device=ids.device).repeat_interleave(sides)
+        past = torch.tensor([state.length for state, _ in rows], device=ids.device)
         content = self.dit.content(ids, prompt=prompt, past=past)
 
         def velocity(x: Tensor, t: float, step: int) -> Tensor:
             layers = zip(*(state.caches[step] for state in states), strict=True)
             caches = [KVRows(layer) if count > 1 else layer[0] for layer in layers]
-            parts = [state.modulation[step] for state in states]
-            modulation = Modulation(torch.cat([p.blocks for p in parts]), torch.cat([p.final for p in parts]))
-            v: Tensor = self.dit(x.repeat_interleave(sides, 0), modulation, content, caches=caches)
+            v: Tensor = self.dit(
+                x.repeat_interleave(sides, 0), _modulation(rows, step), content, caches=caches
+            )
             v = v.unflatten(0, (count, sides))
             return v[:, 0] if sides == 1 else (1 + w) * v[:, 0] - w * v[:, 1]
 
