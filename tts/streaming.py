@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from codec.audio import FADE, fade
-from codec.vocoders.stream import Respacing, Vocoding, limited
+from codec.vocoders.stream import Respacing, Vocoding, limited, vocoded
 from tts.acoustic.decoder import FlowState
 from tts.lm.model import Aligned, Request
 from tts.pipeline import CHUNK, TTS, Settings, draw_seed, pause_after
@@ -227,8 +227,13 @@ class SentenceStream:
             durations, group: how far the LM is, for `RunningWords`.
             written: the whole sentence's tokens, with its last frames.
         """
-        last = written is not None
-        wav = self._sound(self._respacing(frames, last=last), last=last)
+        (wav,) = sounds([self], [frames], [written is not None])
+        yield from self.chunk(wav, durations, group, written)
+
+    def chunk(
+        self, wav: Tensor, durations: Sequence[int], group: int, written: Aligned | None = None
+    ) -> Iterator[Chunk]:
+        """What of the next samples of `sounds` can be given out: none or one chunk. Others: as `heard` has them."""
         yield from self._chunk(wav, self._running(durations, group), written)
 
     def _running_words(self, request: Request) -> RunningWords:
@@ -270,6 +275,18 @@ class SentenceStream:
         placed = tuple(word.shifted(self.start) for word in words)
         read = self.tts.model.symbols.decode(reading.segments)
         return Said(self.utterance, written, quality, self.start, len(wav) / rate, placed, read)
+
+
+def sounds(streams: Sequence[SentenceStream], frames: Sequence[Tensor], last: Sequence[bool]) -> list[Tensor]:
+    """The next samples of several sentences, made together where they can be.
+
+    Args:
+        streams: of one model.
+        frames: (T, D) of each.
+        last: whether these are the last, of each.
+    """
+    spaced = [one._respacing(own, last=ends) for one, own, ends in zip(streams, frames, last, strict=True)]
+    return vocoded([one._sound for one in streams], spaced, last)
 
 
 def request_of(tts: TTS, utterance: Utterance, number: int, voice: Voice, settings: Settings) -> Request:

@@ -131,14 +131,14 @@ class HarmonicState(VocosState):
         pitch: (B, T) Hz of frames whose block is not whole yet.
         samples: (B, 2, S) of pulses and of noise that windows still look at.
         phase: of the pulses, see `pulses`.
-        noise: number of the next sample of noise.
+        noise: (B,) number of the next sample of noise.
     """
 
     hidden: Tensor | None = None
     pitch: Tensor | None = None
     samples: Tensor | None = None
     phase: Tensor | None = None
-    noise: int = 0
+    noise: Tensor | None = None
 
 
 class HarmonicVocos(VocosVocoder):
@@ -182,7 +182,7 @@ class HarmonicVocos(VocosVocoder):
             state = self.start()
             self._excite(state, self.pitch(frames.float()) if pitch is None else pitch, last=True)
         hidden = self.backbone(frames.transpose(1, 2))
-        wav: Tensor = self.head.istft(self._spectra(state, hidden.float()))
+        wav: Tensor = self.head.istft(self._spectra(state, hidden.float()).transpose(1, 2))
         return wav
 
     def audible(self, frames: Tensor) -> Tensor:
@@ -241,20 +241,20 @@ class HarmonicVocos(VocosVocoder):
         """
         if self.training:
             return torch.randn_like(like)
-        start, count = state.noise, like.shape[1]
-        state.noise += count
-        at = torch.arange(start, start + count, device=like.device) % NOISE
-        return self.noise[at].expand_as(like)
+        start = like.new_zeros(len(like), dtype=torch.int64) if state.noise is None else state.noise
+        at = (start[:, None] + torch.arange(like.shape[1], device=like.device)) % NOISE
+        state.noise = start + like.shape[1]
+        return self.noise[at]
 
     def _spectra(self, state: VocosState, hidden: Tensor) -> Tensor:
-        """Hidden (B, T, dim) and the next T windows of pulses and noise -> (B, F, T) complex."""
+        """Hidden (B, T, dim) and the next T windows of pulses and noise -> (B, T, F) complex."""
         assert isinstance(state, HarmonicState) and state.samples is not None
         istft, frames = self.head.istft, hidden.shape[1]
         size, hop, window = istft.n_fft, istft.hop_length, istft.window
         windows = state.samples.unfold(-1, size, hop)[:, :, :frames] * (window / window.norm())
         state.samples = state.samples[..., frames * hop :]
-        voice, noise = torch.fft.rfft(windows).transpose(2, 3).unbind(1)
-        voiced, delay, unvoiced = self.head.out(hidden).transpose(1, 2).chunk(3, dim=1)
+        voice, noise = torch.fft.rfft(windows).unbind(1)
+        voiced, delay, unvoiced = self.head.out(hidden).chunk(3, dim=-1)
         voiced, unvoiced = voiced.clip(max=LOUDEST).exp(), unvoiced.clip(max=LOUDEST).exp()
         spectra: Tensor = torch.polar(voiced, delay) * voice + unvoiced * noise
         return spectra

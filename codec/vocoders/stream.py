@@ -3,6 +3,8 @@
 Given everything at once with ``last=True``, each does the whole: the offline way is a stream of one chunk.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -59,13 +61,20 @@ class Vocoding:
     def __call__(self, frames: Tensor, *, last: bool = False) -> Tensor:
         """The next (T, D) -> the next samples, on the CPU."""
         if self._state is not None:
-            assert isinstance(self.vocoder, VocosVocoder)
-            return self.vocoder.decode_chunk(self._state, frames[None], last=last)[0].float().cpu()
+            return vocoded([self], [frames], [last])[0]
         self._waiting.append(frames)
         if not last:
             return torch.zeros(0)
         wav: Tensor = self.vocoder(torch.cat(self._waiting)[None])[0].float().cpu()
         return wav
+
+
+def vocoded(streams: Sequence[Vocoding], frames: Sequence[Tensor], last: Sequence[bool]) -> list[Tensor]:
+    """What each of several streams of one vocoder gives for its next frames (T, D), made together where it can be."""
+    vocoder, states = streams[0].vocoder, [one._state for one in streams if one._state is not None]
+    if not isinstance(vocoder, VocosVocoder):
+        return [one(own, last=ends) for one, own, ends in zip(streams, frames, last, strict=True)]
+    return [wav.float().cpu() for wav in vocoder.decode_chunks(states, frames, last)]
 
 
 def limited(wav: Tensor) -> Tensor:

@@ -4,8 +4,11 @@ Backbone and head are the ``vocos`` package's, so the state dict has the names a
 ``charactr/vocos-mel-24khz`` when built with its sizes (dim 512, intermediate 1536, 8 layers).
 """
 
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +19,8 @@ from vocos.models import VocosBackbone
 
 from codec.errors import UserError
 from codec.spec import FrameSpec
+
+S = TypeVar("S", bound="VocosState")
 
 
 @dataclass
@@ -34,6 +39,24 @@ class VocosState:
     sound: Tensor | None = None
     weight: Tensor | None = None
     ended: bool = False
+
+    @property
+    def kind(self) -> Hashable:
+        """Streams of one kind can be one batch."""
+        return tuple(_kind(getattr(self, one.name)) for one in fields(self))
+
+    @staticmethod
+    def joined(states: Sequence[S]) -> S:
+        """One batch of streams of one kind, in their order."""
+        first = states[0]
+        names = [one.name for one in fields(first)]
+        return type(first)(**{name: _joined([getattr(one, name) for one in states]) for name in names})
+
+    def part(self, states: Sequence["VocosState"]) -> None:
+        """Write back to streams of one row each what has become of them since they were `joined`."""
+        for number, state in enumerate(states):
+            for one in fields(state):
+                setattr(state, one.name, _row(getattr(self, one.name), number))
 
 
 class VocosVocoder(nn.Module):
@@ -95,6 +118,32 @@ class VocosVocoder(nn.Module):
         hidden = backbone.final_layer_norm(x.transpose(1, 2))
         return self._overlap(state, hidden.float(), last)
 
+    def decode_chunks(
+        self, states: Sequence[VocosState], frames: Sequence[Tensor], last: Sequence[bool]
+    ) -> list[Tensor]:
+        """What `decode_chunk` gives for each of several streams of one row; those that are alike are one batch.
+
+        Args:
+            states: of the streams; changed in place.
+            frames: (T, dim) of each.
+            last: of each.
+
+        Returns:
+            (samples,) of each.
+        """
+        alike: dict[Hashable, list[int]] = defaultdict(list)
+        for number, (state, own, ends) in enumerate(zip(states, frames, last, strict=True)):
+            alike[state.kind, own.shape, ends].append(number)
+        out: dict[int, Tensor] = {}
+        for numbers in alike.values():
+            several = [states[number] for number in numbers]
+            state = several[0] if len(several) == 1 else VocosState.joined(several)
+            rows = torch.stack([frames[number] for number in numbers])
+            out |= zip(numbers, self.decode_chunk(state, rows, last=last[numbers[0]]), strict=True)
+            if len(several) > 1:
+                state.part(several)
+        return [out[number] for number in range(len(states))]
+
     @staticmethod
     def _look(
         state: VocosState, number: int, conv: nn.Conv1d, x: Tensor, last: bool
@@ -121,15 +170,10 @@ class VocosVocoder(nn.Module):
             sound, weight = (hidden.new_zeros(len(hidden), size - hop) for _ in range(2))
         frames = hidden.shape[1]
         if frames:
-            spectra = self._spectra(state, hidden)
-            pieces = torch.fft.irfft(spectra, size, dim=1) * window[:, None]
-            squares = window.square()[:, None].expand(len(hidden), size, frames)
-            total = (frames - 1) * hop + size
-            sound, weight = (
-                F.pad(old, (0, total - (size - hop)))
-                + F.fold(new, (1, total), (1, size), stride=(1, hop))[:, 0, 0]
-                for old, new in ((sound, pieces), (weight, squares))
-            )
+            # (B, T, size): here, other than in the package's inverse STFT, a frame's numbers lie side by side
+            pieces = torch.fft.irfft(self._spectra(state, hidden), size) * window
+            squares = window.square().expand_as(pieces)
+            sound, weight = _overlapped(sound, pieces, hop), _overlapped(weight, squares, hop)
         done = frames * hop
         state.sound, state.weight = sound[:, done:], weight[:, done:]
         if last:
@@ -140,8 +184,8 @@ class VocosVocoder(nn.Module):
         return out[:, skipped:]
 
     def _spectra(self, state: VocosState, hidden: Tensor) -> Tensor:
-        """Hidden (B, T, dim) -> (B, frequencies, T) complex, as the package's head has it."""
-        magnitude, phase = self.head.out(hidden).transpose(1, 2).chunk(2, dim=1)
+        """Hidden (B, T, dim) -> (B, T, frequencies) complex, as the package's head has it."""
+        magnitude, phase = self.head.out(hidden).chunk(2, dim=-1)
         return torch.polar(magnitude.exp().clip(max=1e2), phase)
 
     def load_released(self, path: str | Path) -> None:
@@ -162,3 +206,33 @@ class VocosVocoder(nn.Module):
                 f"{path}: not the weights of this Vocos, first difference at {wrong[0]!r}; check dim and layers"
             )
         self.load_state_dict(state)
+
+
+def _overlapped(before: Tensor, pieces: Tensor, hop: int) -> Tensor:
+    """Add pieces (B, T, size), each ``hop`` behind the last, to what is left of those before, (B, size - hop)."""
+    rows, count, size = pieces.shape
+    out = F.pad(before, (0, count * hop)).view(rows, -1, hop)
+    for part, piece in enumerate(pieces.view(rows, count, size // hop, hop).unbind(2)):
+        out[:, part : part + count] += piece
+    return out.view(rows, -1)
+
+
+def _kind(value: Any) -> Hashable:
+    """What two values must have in common to be joined."""
+    if isinstance(value, Tensor):
+        return value.shape[1:]
+    return tuple(map(_kind, value)) if isinstance(value, list) else value
+
+
+def _joined(values: Sequence[Any]) -> Any:
+    """Values of one kind as one: tensors row upon row."""
+    if isinstance(values[0], Tensor):
+        return torch.cat(list(values))
+    return [_joined(some) for some in zip(*values, strict=True)] if isinstance(values[0], list) else values[0]
+
+
+def _row(value: Any, number: int) -> Any:
+    """One stream's share of what was joined."""
+    if isinstance(value, Tensor):
+        return value[number : number + 1]
+    return [_row(one, number) for one in value] if isinstance(value, list) else value

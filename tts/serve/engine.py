@@ -28,7 +28,7 @@ from tts.acoustic.decoder import FlowState
 from tts.lm.model import Aligned
 from tts.lm.running import RunningBatch, Step
 from tts.pipeline import CHUNK, TTS, Settings
-from tts.streaming import Chunk, SentenceStream, request_of, silence_before
+from tts.streaming import Chunk, SentenceStream, request_of, silence_before, sounds
 from tts.text.frontend import Utterance
 from tts.voice import Voice
 
@@ -426,9 +426,14 @@ class Engine:
         made = self.tts.model.acoustic.decode_chunks(states, tokens, noise)
         self.counts.chunk_batches += 1
         self.counts.chunks += len(pieces)
-        for piece, stream, frames in zip(pieces, streams, made, strict=True):
-            if not piece.job.gone:
-                self._tell(piece, stream, frames)
+        wanted = [n for n, piece in enumerate(pieces) if not piece.job.gone]
+        if not wanted:
+            return
+        wavs = sounds(
+            [streams[n] for n in wanted], [made[n] for n in wanted], [pieces[n].last for n in wanted]
+        )
+        for n, wav in zip(wanted, wavs, strict=True):
+            self._tell(pieces[n], streams[n], made[n], wav)
 
     def _stream(self, job: Job, one: _Sentence) -> SentenceStream:
         """A sentence's way to sound; before its first chunk the silence in front of it is told."""
@@ -444,12 +449,12 @@ class Engine:
             )
         return one.stream
 
-    def _tell(self, piece: _Piece, stream: SentenceStream, frames: Tensor) -> None:
+    def _tell(self, piece: _Piece, stream: SentenceStream, frames: Tensor, wav: Tensor) -> None:
         job, one = piece.job, piece.sentence
         assert one is not None
         written = Aligned(stream.request.groups, one.tokens, one.durations) if piece.last else None
         shown: Tensor | None = frames
-        for chunk in stream.heard(frames, piece.durations, piece.group, written):
+        for chunk in stream.chunk(wav, piece.durations, piece.group, written):
             self._give(job, Sound(chunk, shown))
             shown = None
         if shown is not None:  # too little for a sound of its own

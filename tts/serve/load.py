@@ -2,12 +2,14 @@
 
 Clients either ask again as soon as they have their answer (`--clients`), or come at random at a rate of their own,
 whoever still waits (`--rate`). First sound and end are told as percentiles, over what was answered; throughput is
-seconds of sound per second; memory is what the server says of itself.
+seconds of sound per second, of what came while new requests were made: the end, when fewer and fewer clients are left,
+is not part of the load. Memory is what the server says of itself.
 """
 
 import argparse
 import http.client
 import json
+import math
 import random
 import sys
 import threading
@@ -40,20 +42,27 @@ class Answer:
     Attributes:
         status: of HTTP; 0 where the connection broke.
         first, whole: seconds to the first sound, and to the end.
-        seconds: of sound.
+        seconds: of sound, all of it and what came in time to count.
     """
 
     status: int
     first: float = 0.0
     whole: float = 0.0
     seconds: float = 0.0
+    in_time: float = 0.0
     retry_after: float = 0.0
 
 
 @dataclass
 class Report:
-    """All answers of a load, and the server's memory as it went on."""
+    """All answers of a load, and the server's memory as it went on.
 
+    Attributes:
+        asked: seconds that new requests were made for.
+        taken: seconds until the last answer.
+    """
+
+    asked: float
     answers: list[Answer] = field(default_factory=list)
     memory: list[tuple[float, float]] = field(default_factory=list)  # seconds since the start, MiB
     taken: float = 0.0
@@ -68,7 +77,7 @@ class Report:
         done = self.done
         refused = sum(one.status == 429 for one in self.answers)
         failed = len(self.answers) - len(done) - refused
-        seconds = sum(one.seconds for one in done)
+        seconds = sum(one.in_time for one in done)
         rows = [
             f"requests      {len(done)} done, {refused} refused (429), {failed} failed, in {self.taken:.1f} s"
         ]
@@ -76,7 +85,7 @@ class Report:
             rows.append(f"first sound   {_percentiles([one.first for one in done])}")
             rows.append(f"whole         {_percentiles([one.whole for one in done])}")
             rows.append(
-                f"throughput    {seconds / self.taken:.2f} s of sound a second, "
+                f"throughput    {seconds / self.asked:.2f} s of sound a second, "
                 f"{60 * len(done) / self.taken:.1f} requests a minute"
             )
         if self.memory:
@@ -143,8 +152,8 @@ class Target:
         lines = self.get("/metrics").decode().splitlines()
         return next((float(x.split()[1]) / 2**20 for x in lines if x.startswith("tts_memory_bytes ")), 0.0)
 
-    def ask(self, text: str, seed: int) -> Answer:
-        """One request, heard to its end."""
+    def ask(self, text: str, seed: int, until: float = math.inf) -> Answer:
+        """One request, heard to its end; what comes after ``until`` (`time.perf_counter`) does not count."""
         body = {
             "model": self.model,
             "voice": self.voice,
@@ -159,11 +168,13 @@ class Target:
             if answer.status != 200:
                 answer.read()
                 return Answer(answer.status, retry_after=float(answer.getheader("Retry-After") or 0))
-            size, first = 0, 0.0
+            size, in_time, first = 0, 0, 0.0
             while data := answer.read1(1 << 16):
-                first = first or time.perf_counter() - started
+                now = time.perf_counter()
+                first = first or now - started
                 size += len(data)
-            return Answer(200, first, time.perf_counter() - started, size / BYTES)
+                in_time += len(data) if now < until else 0
+            return Answer(200, first, time.perf_counter() - started, size / BYTES, in_time / BYTES)
         except (OSError, http.client.HTTPException):
             return Answer(0)
         finally:
@@ -189,7 +200,7 @@ def load(
         texts: which lengths are asked for.
         patient: whether who is refused waits as long as the server says.
     """
-    report, started = Report(), time.perf_counter()
+    report, started = Report(seconds), time.perf_counter()
     until = started + seconds
     draw, lock = random.Random(0), threading.Lock()
     shares = [dict(zip(TEXTS, SHARES, strict=True))[name] for name in texts]
@@ -198,7 +209,7 @@ def load(
     def one() -> None:
         with lock:
             text, seed = TEXTS[draw.choices(list(texts), shares)[0]], draw.randrange(2**31)
-        answer = target.ask(text, seed)
+        answer = target.ask(text, seed, until)
         with lock:
             report.answers.append(answer)
             bar.update()
