@@ -233,8 +233,25 @@ class SentenceStream:
     def chunk(
         self, wav: Tensor, durations: Sequence[int], group: int, written: Aligned | None = None
     ) -> Iterator[Chunk]:
-        """What of the next samples of `sounds` can be given out: none or one chunk. Others: as `heard` has them."""
-        yield from self._chunk(wav, self._running(durations, group), written)
+        """What can be given out of the next samples, as `sounds` makes them: none or one chunk.
+
+        It is faded in at the beginning and out at the end, for which a moment is held back. Other arguments: as `heard`
+        has them.
+        """
+        rate = self.tts.model.spec.frames.sample_rate
+        wav = torch.cat([self.held, limited(wav)])
+        self.untold += self._running(durations, group)
+        # a fade is at most half of what it is given: the first and the last piece must have two of them
+        hold = 2 * round(FADE * rate)
+        give = len(wav) - hold if written is None else len(wav)
+        if written is None and give < hold:
+            self.held = wav
+            return
+        out, self.held = wav[:give], wav[give:]
+        out = fade(out, rate, start=not self.given, end=written is not None)
+        self.given.append(out)
+        told, self.untold = tuple(self.untold), []
+        yield Chunk(out, rate, self.number, told, self._said(written, rate) if written is not None else None)
 
     def _running_words(self, request: Request) -> RunningWords:
         """Tells each word once the LM has gone on from it, at its place in the whole stream."""
@@ -248,23 +265,6 @@ class SentenceStream:
         """The next frames (T, D)."""
         row = torch.tensor(told, device=self.tts.device)
         return self.tts.model.acoustic.decode_chunk(self.state, row[None], self.noise(len(told))[None])[0]
-
-    def _chunk(self, wav: Tensor, words: Sequence[Word], written: Aligned | None) -> Iterator[Chunk]:
-        """What can be given out, faded in at the beginning and out at the end, for which a moment is held back."""
-        rate = self.tts.model.spec.frames.sample_rate
-        wav = torch.cat([self.held, limited(wav)])
-        self.untold += words
-        # a fade is at most half of what it is given: the first and the last piece must have two of them
-        hold = 2 * round(FADE * rate)
-        give = len(wav) - hold if written is None else len(wav)
-        if written is None and give < hold:
-            self.held = wav
-            return
-        out, self.held = wav[:give], wav[give:]
-        out = fade(out, rate, start=not self.given, end=written is not None)
-        self.given.append(out)
-        told, self.untold = tuple(self.untold), []
-        yield Chunk(out, rate, self.number, told, self._said(written, rate) if written is not None else None)
 
     def _said(self, written: Aligned, rate: int) -> Said:
         reader, speed = self.tts.reader, self.settings.speed

@@ -6,9 +6,9 @@ Backbone and head are the ``vocos`` package's, so the state dict has the names a
 
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -19,8 +19,6 @@ from vocos.models import VocosBackbone
 
 from codec.errors import UserError
 from codec.spec import FrameSpec
-
-S = TypeVar("S", bound="VocosState")
 
 
 @dataclass
@@ -46,11 +44,10 @@ class VocosState:
         return tuple(_kind(getattr(self, one.name)) for one in fields(self))
 
     @staticmethod
-    def joined(states: Sequence[S]) -> S:
+    def joined(states: Sequence["VocosState"]) -> "VocosState":
         """One batch of streams of one kind, in their order."""
-        first = states[0]
-        names = [one.name for one in fields(first)]
-        return type(first)(**{name: _joined([getattr(one, name) for one in states]) for name in names})
+        names = [one.name for one in fields(states[0])]
+        return replace(states[0], **{name: _joined([getattr(one, name) for one in states]) for name in names})
 
     def part(self, states: Sequence["VocosState"]) -> None:
         """Write back to streams of one row each what has become of them since they were `joined`."""
@@ -118,6 +115,7 @@ class VocosVocoder(nn.Module):
         hidden = backbone.final_layer_norm(x.transpose(1, 2))
         return self._overlap(state, hidden.float(), last)
 
+    @torch.inference_mode()
     def decode_chunks(
         self, states: Sequence[VocosState], frames: Sequence[Tensor], last: Sequence[bool]
     ) -> list[Tensor]:

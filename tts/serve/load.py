@@ -42,7 +42,7 @@ class Answer:
     Attributes:
         status: of HTTP; 0 where the connection broke.
         first, whole: seconds to the first sound, and to the end.
-        seconds: of sound, all of it and what came in time to count.
+        seconds, in_time: of sound, all of it and what came in time to count.
     """
 
     status: int
