@@ -37,7 +37,8 @@ class Chunk:
         sample_rate: Hz.
         sentence: number of the sentence they are of, from 0.
         words: those that the LM ended since the chunk before, with their times in the whole stream, to a token.
-        done: the sentence that ended with this chunk: what was said, its tokens, how they read; else None.
+        done: the sentence that ended with this chunk: what was said, its tokens, how they read; else None. Also where
+            the stream is not read back.
     """
 
     wav: Tensor
@@ -94,6 +95,7 @@ def stream(tts: TTS, text: str | Iterable[str], voice: Voice, settings: Settings
     frontend = Frontend(tts.model.symbols, settings.language, settings.lexicon)
     utterances = iter(frontend(text)) if isinstance(text, str) else utterances_of(text, frontend)
     prompt = tts.started(voice, settings)
+    state = prompt.copy()
     rate = tts.model.spec.frames.sample_rate
     before: Utterance | None = None
     samples = 0
@@ -101,7 +103,8 @@ def stream(tts: TTS, text: str | Iterable[str], voice: Voice, settings: Settings
         if silence := silence_before(utterance, before, rate):
             samples += silence
             yield Chunk(torch.zeros(silence), rate, number)
-        sentence = SentenceStream(tts, utterance, number, voice, settings, prompt.copy(), samples / rate)
+        state.back_to(prompt.length)
+        sentence = SentenceStream(tts, utterance, number, voice, settings, state, samples / rate)
         yield from sentence.chunks()
         samples += sentence.samples
         before = utterance
@@ -162,6 +165,7 @@ class SentenceStream:
     Attributes:
         state: of the flow, this sentence's own; it holds the prompt already.
         start: of the sentence in the whole stream, seconds.
+        read: whether to read the tokens back at the end, for `Chunk.done`.
         given, held: sound that was given out, and what waits for its fade.
         untold: words that were ended since.
     """
@@ -173,6 +177,7 @@ class SentenceStream:
     settings: Settings
     state: FlowState
     start: float
+    read: bool = True
     given: list[Tensor] = field(default_factory=list)
     held: Tensor = field(default_factory=lambda: torch.zeros(0))
     untold: list[Word] = field(default_factory=list)
@@ -251,7 +256,8 @@ class SentenceStream:
         out = fade(out, rate, start=not self.given, end=written is not None)
         self.given.append(out)
         told, self.untold = tuple(self.untold), []
-        yield Chunk(out, rate, self.number, told, self._said(written, rate) if written is not None else None)
+        said = self._said(written, rate) if written is not None and self.read else None
+        yield Chunk(out, rate, self.number, told, said)
 
     def _running_words(self, request: Request) -> RunningWords:
         """Tells each word once the LM has gone on from it, at its place in the whole stream."""

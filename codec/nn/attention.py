@@ -4,7 +4,8 @@ State is passed, never hidden: attention takes a `KVCache` and appends to it; wi
 whole sequence. Shapes: B batch, T new positions, S cached and new positions, H heads, D numbers per head.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -53,6 +54,10 @@ class KVCache:
             self._blank = True
         return self._k, self._v
 
+    def back_to(self, length: int) -> None:
+        """Forget all but the first positions."""
+        self.length, self._blank = length, False
+
     def _grow(self, like: Tensor, needed: int) -> None:
         while self.capacity < needed:
             self.capacity *= 2
@@ -79,13 +84,18 @@ class KVCache:
         other.length = self.length
         return other
 
-    def row(self, number: int, start: int = 0) -> "KVCache":
-        """One row from position `start` on, as a view: not to be added to."""
+    @property
+    def filled(self) -> tuple[Tensor, Tensor]:
+        """Keys and values (B, H, S, D) as views. Something must be in the cache."""
         assert self._k is not None and self._v is not None
-        view = KVCache(self.length - start)
-        view._k, view._v = (x[number : number + 1, :, start : self.length] for x in (self._k, self._v))
-        view.length = self.length - start
-        return view
+        return self._k.narrow(2, 0, self.length), self._v.narrow(2, 0, self.length)
+
+    @classmethod
+    def of(cls, k: Tensor, v: Tensor) -> "KVCache":
+        """Keys and values (B, H, S, D) as a cache that is full; they stay where they are."""
+        made = cls(k.shape[2])
+        made._k, made._v, made.length = k, v, k.shape[2]
+        return made
 
     def picked(self, rows: Sequence[int], length: int) -> "KVCache":
         """An independent cache of some rows' first `length` positions."""
@@ -119,6 +129,97 @@ class KVCache:
         return made
 
 
+class KVTable:
+    """The caches of all layers for sequences of any lengths, a row for each; what is appended can be taken back.
+
+    Rows come and go. New positions stand behind those that count, and who appends tells afterwards how many of them
+    count, too (`lengths`): the others are seen by nothing and written over.
+
+    Attributes:
+        lengths: of each row, positions that count.
+    """
+
+    def __init__(self) -> None:
+        self.lengths: list[int] = []
+        self._layers: list[
+            tuple[Tensor, Tensor]
+        ] = []  # keys and values, (rows, H, capacity, D), no row's filled
+
+    def add(self, caches: Sequence[KVCache]) -> None:
+        """A row more, the last: a copy of the caches, one a layer, of a sequence by itself."""
+        row, length = len(self.lengths), caches[0].length
+        if not self._layers:
+            self._layers = [(cache.filled[0][:, :, :0], cache.filled[1][:, :, :0]) for cache in caches]
+        self._reserve(row + 1, length)
+        for kept, cache in zip(self._layers, caches, strict=True):
+            for buffer, own in zip(kept, cache.filled, strict=True):
+                buffer[row, :, :length] = own[0]
+        self.lengths.append(length)
+
+    def drop(self, row: int) -> None:
+        """A row less: the last one takes its place."""
+        length = self.lengths.pop()
+        if row < (last := len(self.lengths)):
+            for kept in self._layers:
+                for buffer in kept:
+                    buffer[row, :, :length] = buffer[last, :, :length]
+            self.lengths[row] = length
+
+    def row(self, row: int) -> list[KVCache]:
+        """Independent caches of one row, one a layer."""
+        length = self.lengths[row]
+        return [KVCache.of(*(x[row : row + 1, :, :length] for x in kept)).copy() for kept in self._layers]
+
+    def ahead(self, positions: int) -> list["KVSlots"]:
+        """Of each layer, what takes in so many new positions of every row."""
+        self._reserve(len(self.lengths), end := max(self.lengths) + positions)
+        places = self.places(positions)
+        rows = len(self.lengths)
+        return [KVSlots(k[:rows], v[:rows], places, end) for k, v in self._layers]
+
+    def places(self, positions: int) -> Tensor:
+        """(B, T), where so many new positions of every row stand."""
+        device = self._layers[0][0].device
+        return torch.tensor(self.lengths, device=device)[:, None] + torch.arange(positions, device=device)
+
+    def _reserve(self, rows: int, positions: int) -> None:
+        """Have room for so much; with zeros, numbers, for what is masked is still multiplied with 0."""
+        had, _, capacity, _ = self._layers[0][0].shape
+        if rows <= had and positions <= capacity:
+            return
+        rows, positions = (
+            had if rows <= had else 2 * rows,
+            capacity if positions <= capacity else 2 * positions,
+        )
+        for layer, kept in enumerate(self._layers):
+            grown = [x.new_zeros(rows, x.shape[1], positions, x.shape[3]) for x in kept]
+            for new, old in zip(grown, kept, strict=True):
+                new[:had, :, :capacity] = old
+            self._layers[layer] = grown[0], grown[1]
+
+
+class KVSlots(NamedTuple):
+    """A layer of a `KVTable` for one step.
+
+    Attributes:
+        keys, values: the buffers (B, H, capacity, D).
+        places: (B, T), where the new ones go.
+        end: of the longest row then.
+    """
+
+    keys: Tensor
+    values: Tensor
+    places: Tensor
+    end: int
+
+    def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """As `KVCache.append`; what stands behind a row's end has to be masked."""
+        rows = torch.arange(len(k), device=k.device)[:, None]
+        self.keys[rows, :, self.places] = k.transpose(1, 2)
+        self.values[rows, :, self.places] = v.transpose(1, 2)
+        return self.keys.narrow(2, 0, self.end), self.values.narrow(2, 0, self.end)
+
+
 class KVRows:
     """Caches of several streams as those of one batch, of any lengths: each row sees its own stream's positions.
 
@@ -126,16 +227,23 @@ class KVRows:
 
     Args:
         caches: of each stream, all with the same number of rows, which follow one another in the batch.
+        sizes: of each stream, how many of the new positions are its own; those behind are padding. None for all.
     """
 
-    def __init__(self, caches: Sequence[KVCache]) -> None:
-        self.caches = caches
+    def __init__(self, caches: Sequence[KVCache], sizes: Sequence[int] | None = None) -> None:
+        self.caches, self.sizes = caches, sizes
 
-    def append(self, k: Tensor, v: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """As `KVCache.append`, stream by stream."""
-        size = len(k) // len(self.caches)
-        for cache, own_k, own_v in zip(self.caches, k.split(size), v.split(size), strict=True):
-            yield cache.append(own_k, own_v)
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Add keys and values (B, H, T, D) as `KVCache.append` does, stream by stream -> what the queries see."""
+        rows, positions = len(q) // len(self.caches), q.shape[2]
+        seen = []
+        for n, (cache, *own) in enumerate(zip(self.caches, *(x.split(rows) for x in (q, k, v)), strict=True)):
+            size = positions if self.sizes is None else self.sizes[n]
+            own_q, own_k, own_v = own if size == positions else (x[:, :, :size] for x in own)
+            keys, values = cache.append(own_k, own_v)
+            y = F.scaled_dot_product_attention(own_q, keys, values, enable_gqa=q.shape[1] != k.shape[1])
+            seen.append(y if size == positions else F.pad(y, (0, 0, 0, positions - size)))
+        return torch.cat(seen)
 
 
 def rope(positions: Tensor, dim: int, theta: float = 10_000.0) -> tuple[Tensor, Tensor]:
@@ -174,7 +282,7 @@ class Attention(nn.Module):
         *,
         mask: Tensor | None = None,
         causal: bool = False,
-        cache: KVCache | KVRows | None = None,
+        cache: KVCache | KVRows | KVSlots | None = None,
     ) -> Tensor:
         """(B, T, dim) -> (B, T, dim).
 
@@ -190,13 +298,12 @@ class Attention(nn.Module):
         h = side_by_side(x, self.q_proj, self.k_proj, self.v_proj).view(b, t, -1, self.head_dim)
         turning, v = h.transpose(1, 2).split([self.heads + self.kv_heads, self.kv_heads], 1)
         q, k = rotate(turning, cos, sin).split([self.heads, self.kv_heads], 1)
-        gqa = self.kv_heads != self.heads
         if isinstance(cache, KVRows):
-            streams = zip(q.split(b // len(cache.caches)), cache.append(k, v), strict=True)
-            y = torch.cat([F.scaled_dot_product_attention(own, *kv, enable_gqa=gqa) for own, kv in streams])
+            y = cache.attend(q, k, v)
         else:
             if cache is not None:
                 k, v = cache.append(k, v)
+            gqa = self.kv_heads != self.heads
             y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, enable_gqa=gqa)
         out: Tensor = self.o_proj(y.transpose(1, 2).reshape(b, t, -1))
         return out

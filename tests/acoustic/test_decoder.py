@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from codec.nn.masks import length_mask
 from codec.spec import FrameSpec, TokenSpec
-from tts.acoustic.decoder import FlowDecoder, of_like_length
+from tts.acoustic.decoder import FlowDecoder, FlowStates, of_like_length
 from tts.acoustic.dit import DiT
 from tts.acoustic.flow import flow_loss, solve
 from tts.text.triphones import NOTHING
@@ -147,6 +147,41 @@ def test_prompts_that_differ_are_taken_in_together() -> None:
         torch.testing.assert_close(first, other, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("guidance", [0.0, 1.0])
+def test_chunks_of_any_length_are_made_in_one_batch(guidance: float) -> None:
+    decoder = lively()
+    cases = [case(7, 6, 1), case(3, 2, 2), case(12, 5, 3)]
+    starts = [decoder.start(p[0][None], p[1][None], steps=3, guidance=guidance) for p, _, _ in cases]
+    states = [one.copy() for one in starts]
+    alone = [one.copy() for one in starts]
+    for _ in range(2):  # the second time they go on behind what the first one added
+        made = decoder.decode_chunks(
+            states, [tokens for _, tokens, _ in cases], [noise for *_, noise in cases]
+        )
+        for one, state, (_, tokens, noise) in zip(made, alone, cases, strict=True):
+            wanted = decoder.decode_chunk(state, tokens[None], noise[None])[0]
+            torch.testing.assert_close(one, wanted, atol=1e-4, rtol=1e-4)
+    assert [state.length for state in states] == [state.length for state in alone]
+
+
+def test_a_copy_is_lent_to_one_stream_after_the_other() -> None:
+    decoder, states = lively(), FlowStates(most=2)
+    (prompt, tokens, noise), (other, *_) = case(5, 6, 1), case(4, 3, 2)
+    start, second = (decoder.start(p[0][None], p[1][None], steps=2) for p in (prompt, other))
+    wanted = decoder.decode_chunk(start.copy(), tokens[None], noise[None])
+    mine, theirs = states.lend(start), states.lend(start)
+    assert mine is not theirs and mine is not start
+    decoder.decode_chunk(mine, tokens[None], noise[None])
+    states.give_back(start, mine)
+    assert states.lend(second) is not mine  # another voice
+    again = states.lend(start)
+    assert again is mine and again.length == start.length
+    torch.testing.assert_close(decoder.decode_chunk(again, tokens[None], noise[None]), wanted)
+    for state in (mine, theirs, start.copy()):
+        states.give_back(start, state)
+    assert [states.lend(start) is state for state in (theirs,)] == [True]  # the first to come back went
+
+
 def test_what_steps_share_is_computed_once() -> None:
     """Times and speaker with the prompt, tokens and places with each chunk, neither at a step of the solver."""
     decoder = lively()
@@ -166,7 +201,7 @@ def test_what_steps_share_is_computed_once() -> None:
     in_chunks(decoder, state, tokens, noise, [3, 3])
     assert counts == {"time": 4, "modulate": 4, "token_mix": 3}
     decoder.decode([state], [tokens], [noise])
-    decoder.decode_chunks([state.copy(), state], tokens.expand(2, -1, -1), noise.expand(2, -1, -1))
+    decoder.decode_chunks([state.copy(), state], [tokens, tokens], [noise, noise])
     assert counts == {"time": 4, "modulate": 4, "token_mix": 5}
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from codec.nn.attention import KVCache
+from codec.nn.attention import KVCache, KVTable
 from codec.nn.lora import add_lora, merge
 from tests.lm.test_llama import CONFIG, lively
 from tts.lm.decoding import MOST_ROWS, Packed, matrix
@@ -39,6 +39,29 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
 
     monkeypatch.setattr(Packed, "step", listening)
     return seen
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_rows_of_a_table_are_what_each_is_alone(packed: bool, steps: list[tuple[int, ...]]) -> None:
+    """With positions fed on trial, which are taken back: the last three of a row, its last one, none."""
+    llama, table = lively(), KVTable()
+    rows = torch.randint(50, (3, 30)).split(1)
+    with torch.inference_mode():
+        for row, length in zip(rows, (5, 2, 9), strict=True):
+            llama(row[:, :length], caches := llama.new_caches())
+            table.add(caches)
+    fed, found = [5, 2, 9], []
+    for vain in ([3, 1, 0], [0, 2, 1], [1, 0, 3]):
+        ids = torch.cat([row[:, n : n + 4] for row, n in zip(rows, fed, strict=True)])
+        with torch.inference_mode(packed):  # nothing is packed where gradients might be wanted
+            logits = llama(ids, table).detach()
+        for row, count in enumerate(vain):
+            table.lengths[row] += 4 - count
+            found.append((row, fed[row], logits[row]))
+            fed[row] += 4 - count
+    assert len(steps) == (3 if packed else 0)
+    for row, at, logits in found:
+        torch.testing.assert_close(logits, llama(rows[row])[0, at : at + 4].detach(), atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("batch", [1, 3])

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from codec.nn.attention import KVTable
 from tts.checkpoint import Model
 from tts.lm.model import Aligned, Bounds, Request, SpeechLM
-from tts.lm.running import RunningBatch, Step
+from tts.lm.running import POSITIONS, RunningBatch, Step
 from tts.lm.sampling import Sampling
 
 BOUNDS = Bounds(longest=6)
@@ -49,7 +50,7 @@ class Collected:
     def add(self, step: Step) -> None:
         key = int(str(step.key))
         tokens = self.tokens.setdefault(key, [])
-        durations = self.durations.setdefault(key, [0] * len(request(key).groups))
+        durations = self.durations.setdefault(key, [0] * len(request(key % 10).groups))
         if step.token is not None:
             tokens.append(step.token)
             durations[step.group] += 1
@@ -107,15 +108,47 @@ def test_who_moves_goes_on_in_the_other_batch(lm: SpeechLM) -> None:
         assert got.tokens[number] == list(alone(lm, number).tokens)
 
 
-def test_the_cache_is_as_long_as_its_longest_row(lm: SpeechLM) -> None:
+def test_more_rows_than_are_tried_ahead_are_what_each_is_alone(lm: SpeechLM) -> None:
+    batch, got = RunningBatch(lm, BOUNDS), Collected()
+    keys = [10 * copy + number for copy in range(POSITIONS // 6) for number in range(4)]
+    assert POSITIONS // len(keys) == 1  # no place for a trial, and one id a row at a time
+    for key in keys:
+        step = batch.join(key, request(key % 10), SAMPLINGS[key % 3])
+        got.add(step._replace(key=key))
+    while len(batch):
+        for step in batch.step():
+            got.add(step)
+    for key in keys:
+        expected = lm.generate([request(key % 10)], SAMPLINGS[key % 3], BOUNDS)[0]
+        assert got.tokens[key] == list(expected.tokens)
+
+
+def test_a_phoneme_that_ends_costs_no_step(lm: SpeechLM) -> None:
+    """Two rows: a step for every token, as the next phoneme is fed on trial; but for phonemes without a token."""
+    batch, got, steps = RunningBatch(lm, BOUNDS), Collected(), 0
+    for number in (6, 7):
+        got.add(batch.join(number, request(number), Sampling()))
+    while len(batch) == 2:
+        for step in batch.step():
+            got.add(step)
+        steps += 1
+    for number in got.done:
+        empty = got.durations[number].count(0)
+        assert steps <= len(got.tokens[number]) + empty
+        assert steps < len(got.tokens[number]) + len(request(number).groups) - 2
+
+
+def test_rows_see_no_more_than_the_longest_needs(lm: SpeechLM) -> None:
     batch = RunningBatch(lm, BOUNDS)
     batch.join("long", request(9))
-    batch.join("short", request(1))
-    batch.step()
-    assert batch._caches[0].length == len(lm.prefix(request(9))) + 1
+    for key in ("short", "other"):
+        batch.join(key, request(1))
+    assert isinstance(batch._caches, KVTable)
+    assert batch._caches.lengths == [len(lm.prefix(request(n))) for n in (9, 1, 1)]
     batch.leave("long")
-    batch.step()
-    assert batch._caches[0].length <= len(lm.prefix(request(1))) + 3
+    assert max(batch._caches.lengths) == len(lm.prefix(request(1)))
+    batch.leave("other")
+    assert isinstance(batch._caches, list)  # a row by itself has caches of its own: nothing is masked
 
 
 def test_nothing_runs_in_an_empty_batch(lm: SpeechLM) -> None:

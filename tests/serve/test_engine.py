@@ -91,6 +91,19 @@ def test_everybody_gets_what_they_would_get_alone(engine: Engine, tts: TTS, voic
         assert engine.counts.chunks > engine.counts.chunk_batches
 
 
+def test_who_does_not_ask_for_the_reading_gets_the_same_sound_without(
+    engine: Engine, tts: TTS, voices: list[Voice], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = Client(tts, TEXTS[3], voices[0])
+    alone = joined(list(tts.stream(client.text, voices[0], client.settings)))
+    monkeypatch.setattr(tts.reader, "read", None)
+    client.job.read = False
+    engine.submit(client.job)
+    chunks = client.chunks()
+    torch.testing.assert_close(joined(chunks), alone, atol=2e-4, rtol=1e-3)
+    assert all(chunk.done is None for chunk in chunks)
+
+
 @pytest.mark.parametrize("engine", [{"slots": 1, "queue": 1}], indirect=True)
 def test_a_full_queue_says_so_and_a_cancelled_request_makes_room(
     engine: Engine, tts: TTS, voices: list[Voice]

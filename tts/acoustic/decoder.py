@@ -4,6 +4,7 @@ Shapes: B batch, N tokens, T = frames_per_token * N frames, D numbers of a frame
 with the phonemes they say, (..., N, 4): see `tts.text.triphones`.
 """
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -52,6 +53,44 @@ class FlowState:
     def copy(self) -> "FlowState":
         """An independent state: what one stream adds, another does not see."""
         return replace(self, caches=[[c.copy(room=ROOM) for c in layers] for layers in self.caches])
+
+    def back_to(self, length: int) -> None:
+        """Forget all but the first positions, those of the voice, say: the state is as it was when it had no more."""
+        for layers in self.caches:
+            for cache in layers:
+                cache.back_to(length)
+
+
+class FlowStates:
+    """Copies of states that begin streams, each lent to one stream at a time; for several threads.
+
+    A copy is large, and memory that a process asks for anew has to be mapped and cleared, which takes longer than to
+    fill it. So what is given back is lent again to the next stream of the same voice.
+
+    Args:
+        most: that are kept while nobody has them; who came back first goes first.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self._free: list[tuple[FlowState, FlowState]] = []  # what was copied, and the copy
+        self._lock = threading.Lock()
+
+    def lend(self, start: FlowState) -> FlowState:
+        """An independent state that is as `start` is."""
+        with self._lock:
+            for n, (copied, state) in enumerate(self._free):
+                if copied is start:
+                    del self._free[n]
+                    return state
+        return start.copy()
+
+    def give_back(self, start: FlowState, state: FlowState) -> None:
+        """A copy of `start` is no longer used."""
+        state.back_to(start.length)
+        with self._lock:
+            self._free.append((start, state))
+            del self._free[: -self.most]
 
 
 class FlowDecoder(nn.Module):
@@ -249,35 +288,44 @@ class FlowDecoder(nn.Module):
             tokens: (1, N) or (1, N, 4).
             noise: (1, T, D) standard normal, one frame for each to come.
         """
-        return self.decode_chunks([state], tokens, noise)
+        return self.decode_chunks([state], [tokens[0]], [noise[0]])[0][None]
 
     @torch.inference_mode()
-    def decode_chunks(self, states: Sequence[FlowState], tokens: Tensor, noise: Tensor) -> Tensor:
-        """`decode_chunk` for several streams in one batch: the frames (B, T, D) of their next chunks.
+    def decode_chunks(
+        self, states: Sequence[FlowState], tokens: Sequence[Tensor], noise: Sequence[Tensor]
+    ) -> list[Tensor]:
+        """`decode_chunk` for several streams in one batch: the frames (T, D) of their next chunks.
 
         Args:
             states: of each stream, all with the same steps and guidance; changed in place.
-            tokens: (B, N) or (B, N, 4), chunks of equal length.
-            noise: (B, T, D) standard normal.
+            tokens: of each stream, (N,) or (N, 4), chunks of any length.
+            noise: of each stream, (T, D) standard normal.
         """
         count, sides, w = len(states), len(states[0].speaker), states[0].guidance
+        lens, longest = [len(row) for row in tokens], max(map(len, tokens))
+        told = self.nothing(count, longest)
+        x = noise[0].new_zeros(count, longest * self.spec.frames_per_token, self.spec.frames.dim)
+        for n, (row, own) in enumerate(zip(tokens, noise, strict=True)):
+            told[n, : len(row)], x[n, : len(own)] = with_context(row, 1), own
         # of each stream the row with its conditions and, for guidance, the row without
         rows = [(state, side) for state in states for side in range(sides)]
-        ids = torch.stack([with_context(tokens, 2), self.nothing(*tokens.shape[:2])][:sides], 1).flatten(0, 1)
+        ids = torch.stack([told, self.nothing(count, longest)][:sides], 1).flatten(0, 1)
         prompt = torch.zeros(ids.shape[:2], dtype=torch.bool, device=ids.device)
         past = torch.tensor([state.length for state, _ in rows], device=ids.device)
         content = self.dit.content(ids, prompt=prompt, past=past)
+        sizes = None if min(lens) == longest else [n * self.dit.per_token for n in lens]
 
         def velocity(x: Tensor, t: float, step: int) -> Tensor:
             layers = zip(*(state.caches[step] for state in states), strict=True)
-            caches = [KVRows(layer) if count > 1 else layer[0] for layer in layers]
+            caches = [KVRows(layer, sizes) if count > 1 else layer[0] for layer in layers]
             v: Tensor = self.dit(
                 x.repeat_interleave(sides, 0), _modulation(rows, step), content, caches=caches
             )
             v = v.unflatten(0, (count, sides))
             return v[:, 0] if sides == 1 else (1 + w) * v[:, 0] - w * v[:, 1]
 
-        return self.unscale(solve(velocity, noise, len(states[0].caches)))
+        made = self.unscale(solve(velocity, x, len(states[0].caches)))
+        return [frames[: len(own)] for frames, own in zip(made, noise, strict=True)]
 
     @torch.inference_mode()
     def decode(

@@ -24,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from codec.nn.attention import KVCache, rope
+from codec.nn.attention import KVCache, KVSlots, KVTable, rope
 from codec.nn.packed import PackedLinear, laid_out, product
 from tts.lm.compiled import TOO_MANY, Compiled, in_8_bits
 
@@ -91,22 +91,38 @@ class Packed:
         same = (self.precision, self.compiled is not None) == (precision, compiled)
         return same and self._made_from == _marks(llama)
 
-    def step(self, ids: Tensor, caches: Sequence[KVCache], pads: Tensor | None, *, last_only: bool) -> Tensor:
+    def step(
+        self, ids: Tensor, caches: Sequence[KVCache] | KVTable, pads: Tensor | None, *, last_only: bool
+    ) -> Tensor:
         """What `Llama.forward` gives for new ids (B, T) behind filled caches."""
-        (b, t), past = ids.shape, caches[0].length
-        if self.compiled is not None and b == 1 and t < TOO_MANY and pads is None:
-            return self.compiled.step(ids, caches, last_only=last_only)
-        if past + t > len(self._places):
-            self._grow(2 * (past + t))
-        mask, cos, sin = self._seen(past, t, pads)
+        b, t = ids.shape
+        seen: Tensor | None = None
+        layers: Sequence[KVCache] | Sequence[KVSlots]
+        if isinstance(caches, KVTable):
+            layers = caches.ahead(t)
+            turns, places = layers[0].places, self._upto(layers[0].end)
+            seen = places <= turns[..., None]
+        else:
+            layers, past = caches, caches[0].length
+            if self.compiled is not None and b == 1 and t < TOO_MANY and pads is None:
+                return self.compiled.step(ids, caches, last_only=last_only)
+            places = self._upto(past + t)
+            new = places[past:]
+            turns = new if pads is None else (new - pads[:, None]).clamp(min=0)
+            if t > 1 or pads is not None:
+                seen = (places <= new[:, None])[None]
+                if pads is not None:
+                    # a padding position sees itself, so that its softmax has something to sum
+                    seen = (seen & (places >= pads[:, None, None])) | (places == new[:, None])
+        mask, cos, sin = self._mask(seen), self._cos[turns], self._sin[turns]
         heads, kv, groups = self.heads, self.kv_heads, self.heads // self.kv_heads
         x = F.embedding(ids, self.embedding).view(b * t, self.dim)
-        for layer, cache in zip(self.layers, caches, strict=True):
+        for i, layer in enumerate(self.layers):
             h = layer.qkv(self._normed(x)).view(b, t, heads + 2 * kv, 2, -1)
             turned = h[:, :, : heads + kv]
             turned = torch.addcmul(turned * cos, turned.flip(3), sin).flatten(3)
             v = h[:, :, heads + kv :].flatten(3)
-            keys, values = cache.append(turned[:, :, heads:].transpose(1, 2), v.transpose(1, 2))
+            keys, values = layers[i].append(turned[:, :, heads:].transpose(1, 2), v.transpose(1, 2))
             # the query heads of one key head are so many queries of it: nothing is repeated
             q = turned[:, :, :heads].view(b, t, kv, groups, -1).permute(0, 2, 3, 1, 4)
             y = F.scaled_dot_product_attention(q.reshape(b, kv, groups * t, -1), keys, values, attn_mask=mask)
@@ -119,18 +135,19 @@ class Packed:
         logits: Tensor = self.head(self._normed(x)).view(b, t, -1)
         return logits
 
-    def _seen(self, past: int, t: int, pads: Tensor | None) -> tuple[Tensor | None, Tensor, Tensor]:
-        """What each query sees, (B or 1, 1, G * T, S) or None for everything, and the turns of the new positions."""
-        new, places = self._places[past : past + t], self._places[: past + t]
-        turns = new if pads is None else (new - pads[:, None]).clamp(min=0)
-        cos, sin = self._cos[turns], self._sin[turns]
-        if t == 1 and pads is None:
-            return None, cos, sin
-        seen = (places <= new[:, None])[None]
-        if pads is not None:
-            # a padding position sees itself, so that its softmax has something to sum
-            seen = (seen & (places >= pads[:, None, None])) | (places == new[:, None])
-        return seen[:, None].repeat(1, 1, self.heads // self.kv_heads, 1), cos, sin
+    def _upto(self, positions: int) -> Tensor:
+        """The places of so many positions."""
+        if positions > len(self._places):
+            self._grow(2 * positions)
+        return self._places[:positions]
+
+    def _mask(self, seen: Tensor | None) -> Tensor | None:
+        """What each query sees, (B or 1, T, S) bool, as attention adds it, (B or 1, 1, G * T, S)."""
+        if seen is None:
+            return None
+        # made once: attention would make it of bool in every layer
+        mask = torch.zeros_like(seen, dtype=self.embedding.dtype).masked_fill_(~seen, -torch.inf)
+        return mask[:, None].repeat(1, 1, self.heads // self.kv_heads, 1)
 
     def _normed(self, x: Tensor) -> Tensor:
         """Rows of mean square 1; the weights of the norm are in the matrix behind it."""

@@ -4,13 +4,14 @@ RMSNorm, rotary positions, grouped-query attention and SwiGLU (Touvron et al. 20
 compares the logits with transformers' LlamaForCausalLM.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from codec.nn.attention import Attention, KVCache, SwiGLU, rope
+from codec.nn.attention import Attention, KVCache, KVSlots, KVTable, SwiGLU, rope
 from tts.lm.decoding import MOST_ROWS, Packed, Precision, in_use, packable
 
 
@@ -53,7 +54,7 @@ class Layer(nn.Module):
         self.post_attention_layernorm = RMSNorm(dim, config.rms_norm_eps)
 
     def forward(
-        self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, cache: KVCache | None
+        self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, cache: KVCache | KVSlots | None
     ) -> Tensor:
         causal = mask is None and x.shape[1] > 1
         x = x + self.self_attn(self.input_layernorm(x), cos, sin, mask=mask, causal=causal, cache=cache)
@@ -111,7 +112,7 @@ class Llama(nn.Module):
     def forward(
         self,
         ids: Tensor,
-        caches: list[KVCache] | None = None,
+        caches: list[KVCache] | KVTable | None = None,
         *,
         pads: Tensor | None = None,
         last_only: bool = False,
@@ -120,33 +121,41 @@ class Llama(nn.Module):
 
         Args:
             ids: of the new positions.
-            caches: from `new_caches`; earlier positions, to which the new ones are added.
+            caches: from `new_caches`; earlier positions, to which the new ones are added. Or a table of rows of any
+                lengths, where `pads` is None: what of the new ones is to count there, the caller tells it.
             pads: (B,) positions of padding on the left of each row, counted from the very first call.
             last_only: spare the output layer for all but the last position.
         """
-        past = caches[0].length if caches else 0
-        if caches and not past:
+        t, device = ids.shape[1], ids.device
+        past = caches[0].length if isinstance(caches, list) else 0
+        if isinstance(caches, list) and not past:
             self._pack()
         elif caches and self._packed is not None and ids.numel() <= MOST_ROWS and in_use(self):
             return self._packed.step(ids, caches, pads, last_only=last_only)
-        t = ids.shape[1]
-        positions = torch.arange(past, past + t, device=ids.device)
         mask = None
-        if pads is not None or (past and t > 1):
-            seen = torch.arange(past + t, device=ids.device)
-            mask = (seen <= positions[:, None])[None, None]
-        if pads is not None:
-            assert mask is not None
-            # a padding position sees itself, so that its softmax has something to sum
-            own = seen == positions[:, None]
-            mask = (mask & (seen >= pads[:, None, None, None])) | own
-            positions = (positions[None, None, :] - pads[:, None, None]).clamp(min=0)
+        layers: Sequence[KVCache] | Sequence[KVSlots] | None
+        if isinstance(caches, KVTable):
+            layers = slots = caches.ahead(t)
+            positions = slots[0].places[:, None]
+            mask = torch.arange(slots[0].end, device=device) <= positions[..., None]
+        else:
+            layers = caches
+            positions = torch.arange(past, past + t, device=device)
+            if pads is not None or (past and t > 1):
+                seen = torch.arange(past + t, device=device)
+                mask = (seen <= positions[:, None])[None, None]
+            if pads is not None:
+                assert mask is not None
+                # a padding position sees itself, so that its softmax has something to sum
+                own = seen == positions[:, None]
+                mask = (mask & (seen >= pads[:, None, None, None])) | own
+                positions = (positions[None, None, :] - pads[:, None, None]).clamp(min=0)
         cos, sin = rope(
             positions, self.config.hidden_size // self.config.num_attention_heads, self.config.rope_theta
         )
         x = self.model.embed_tokens(ids)
         for i, layer in enumerate(self.model.layers):
-            x = layer(x, cos, sin, mask, caches[i] if caches else None)
+            x = layer(x, cos, sin, mask, layers[i] if layers else None)
         x = self.model.norm(x[:, -1:] if last_only else x)
         logits: Tensor = self.lm_head(x)
         return logits

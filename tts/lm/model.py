@@ -101,6 +101,7 @@ class _Row:
     groups: Groups
     generator: torch.Generator
     queue: list[int] = field(default_factory=list)  # ids decided but not yet fed
+    tried: list[int] = field(default_factory=list)  # ids fed that will have been right if the group ends here
     history: list[int] = field(default_factory=list)
     group: int = 0  # whose tokens are being written
     written: int = 0  # tokens of that group
@@ -245,43 +246,68 @@ class SpeechLM(nn.Module):
                 durations[row][group] += 1
         return [Aligned(r.groups, t, d) for r, t, d in zip(requests, tokens, durations, strict=True)]
 
-    def _choose(self, logits: Tensor, rows: list[_Row], sampling: Sampling, bounds: Bounds) -> list[Written]:
-        """Draw for the rows that have nothing decided; queue what follows from it."""
-        waiting = [i for i, row in enumerate(rows) if not row.done and not row.queue]
-        if not waiting:
-            return []
+    def _choose(
+        self,
+        logits: Tensor,
+        rows: Sequence[_Row],
+        sampling: Sampling,
+        bounds: Bounds,
+        tried: Tensor | None = None,
+    ) -> list[Written]:
+        """Draw for the rows that have nothing decided; queue what follows from it.
+
+        Args:
+            logits: (B, V) of what follows all that was decided.
+            rows, sampling, bounds: whose, and how to draw.
+            tried: (B, V) of what follows all that was tried, too.
+        """
         first, window = self.layout.first_code, sampling.window
-        if len(waiting) < len(rows):
-            logits = logits[waiting]
+        places = torch.stack([logits] if tried is None else [logits, tried], 1)
         # Whether to go on is drawn by itself. Drawn among the tokens it would win too often: it is one choice, they
         # are many, and top-k and nucleus cut the many short.
-        onward = logits.softmax(-1)[:, :first].sum(-1)
-        uniform = torch.stack(
-            [torch.rand(3, generator=rows[n].generator, dtype=torch.float64) for n in waiting]
-        )
-        last = [rows[n].recent(window) for n in waiting]
-        history = torch.tensor(last, device=logits.device).view(len(waiting), window)
-        tokens = draw(logits[:, first:], sampling, history, uniform[:, 1:].to(logits.device)).tolist()
-        quantiles = (0.5 + sampling.spread * (uniform[:, 0] - 0.5)).tolist()
-        out = []
-        for n, share, quantile, token in zip(waiting, onward.tolist(), quantiles, tokens, strict=True):
-            row = rows[n]
-            if row.ends(share, quantile, bounds):
+        onward = places.softmax(-1)[..., :first].sum(-1).tolist()
+        picked: list[tuple[int, int]] = []
+        uniform: list[Tensor] = []
+        for n, (row, shares) in enumerate(zip(rows, onward, strict=True)):
+            for place, share in enumerate(shares):
+                if row.done or row.queue:
+                    break
+                draws = torch.rand(3, generator=row.generator, dtype=torch.float64)
+                if not row.ends(share, 0.5 + sampling.spread * (float(draws[0]) - 0.5), bounds):
+                    picked.append((n, place))
+                    uniform.append(draws[1:])
+                    break
                 self._go_on(row)
-                continue
+        if not picked:
+            return []
+        at = torch.tensor(picked, device=logits.device)
+        history = torch.tensor([rows[n].recent(window) for n, _ in picked], device=logits.device)
+        history = history.view(len(picked), window)
+        draws = torch.stack(uniform).to(logits.device)
+        tokens = draw(places[at[:, 0], at[:, 1], first:], sampling, history, draws).tolist()
+        out = []
+        for (n, _), token in zip(picked, tokens, strict=True):
+            row = rows[n]
             row.queue.append(first + token)
             row.history.append(token)
             out.append(Written(n, token, row.group))
             row.written += 1
         return out
 
+    def announced(self, row: _Row) -> Sequence[int]:
+        """What is fed where a row's group ends: the phoneme after the next one; nothing where the text ends, too."""
+        after = row.group + 2
+        return (
+            row.groups[after]
+            if after < len(row.groups)
+            else [self.layout.text_end][: len(row.groups) + 1 - after]
+        )
+
     def _go_on(self, row: _Row) -> None:
         """To the next group: announce the one after it, or end."""
+        announced = self.announced(row)
+        row.queue.extend(announced[len(row.tried) :])
+        row.tried = []
         row.empty = row.empty + 1 if row.written == 0 else 0
         row.group, row.written, row.quantile, row.longer = row.group + 1, 0, None, 1.0
-        if row.group == len(row.groups):
-            row.done = True
-        elif row.group + 1 == len(row.groups):
-            row.queue.append(self.layout.text_end)
-        else:
-            row.queue.extend(row.groups[row.group + 1])
+        row.done = row.group == len(row.groups)

@@ -1,9 +1,13 @@
 """A batch that runs: texts join it when they come and leave it when they end, at any step (continuous batching).
 
 Every row has a prefill, positions and draws of its own, so it gets the tokens that `SpeechLM.write` gives it alone.
-All rows share the columns of one cache and end at its last one; what a shorter row has too little is padding on its
-left, which nothing looks at. Where rows come or go the cache is laid out anew, as long as its longest row. After Orca
-(Yu et al. 2022, OSDI).
+Rows of any length stand side by side in one table of keys and values. After Orca (Yu et al. 2022, OSDI).
+
+A token and what follows where its phoneme ends there, the announcement of the next but one, are fed in one step: most
+of a step's time goes by for its weights, whatever it feeds. If the phoneme goes on, the announcement is taken back; if
+not, the step has drawn the next phoneme's first token, too. So a row takes a step for a token and none for a phoneme:
+two in three of what it took. It is speculative decoding (Leviathan et al. 2023, arXiv 2211.17192) without a second
+model to guess: the text tells what may come. Of a row by itself on a CPU it would make nothing faster.
 """
 
 from collections.abc import Hashable, Iterator
@@ -11,12 +15,19 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
-from codec.nn.attention import KVCache
-from tts.lm.model import Bounds, Request, SpeechLM, _Row, ragged
+from codec.nn.attention import KVCache, KVTable
+from tts.lm.model import Bounds, Request, SpeechLM, _Row
 from tts.lm.sampling import Sampling
 
 ROOM = 64  # positions laid out ahead; buffers grow where it is too little
+
+POSITIONS = 24
+"""Ids that a step feeds on a CPU, of all rows together: up to there most of its time goes by for the weights."""
+
+MOST = 8
+"""Ids of a row that a step feeds elsewhere: no announcement has more."""
 
 
 class Step(NamedTuple):
@@ -37,20 +48,11 @@ class Step(NamedTuple):
 
 @dataclass
 class _Running:
-    """A row of the batch.
-
-    Attributes:
-        caches: one a layer; of this row alone before it is laid out with the others.
-        number: of the row in them.
-        pad: positions of padding on its left.
-    """
+    """A row of the batch."""
 
     key: Hashable
     row: _Row
     sampling: Sampling
-    caches: list[KVCache]
-    number: int = 0
-    pad: int = 0
 
 
 class RunningBatch:
@@ -64,8 +66,7 @@ class RunningBatch:
     def __init__(self, lm: SpeechLM, bounds: Bounds = Bounds()) -> None:
         self.lm, self.bounds = lm, bounds
         self._rows: list[_Running] = []
-        self._caches: list[KVCache] = []
-        self._changed = False
+        self._caches: list[KVCache] | KVTable = []  # of a row by itself; of several
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -73,74 +74,105 @@ class RunningBatch:
     @torch.inference_mode()
     def join(self, key: Hashable, request: Request, sampling: Sampling = Sampling()) -> Step:
         """Take in a text, with all that is given before its first token, and draw that."""
-        prefix = torch.tensor([self.lm.prefix(request)], device=self.lm.llama.lm_head.weight.device)
-        caches = self.lm.llama.new_caches(prefix.shape[1])
+        prefix = torch.tensor([self.lm.prefix(request)], device=self._device)
+        caches = self.lm.llama.new_caches(prefix.shape[1] + ROOM)
         logits = self.lm.next_logits(prefix, caches)
         row = _Row(request.groups, torch.Generator().manual_seed(request.seed))
-        one = _Running(key, row, sampling, caches)
-        self._rows.append(one)
-        self._changed = True
-        steps = list(self._drawn([one], logits))
-        self._sweep()
-        return steps[0]
+        one = _Running(key, row, sampling)
+        step = next(self._drawn([one], logits))
+        if not step.done:
+            self._take_in(one, caches)
+        return step
 
+    @torch.inference_mode()
     def leave(self, key: Hashable) -> None:
         """Take out a text, wherever it is; its place is free at once."""
-        kept = [one for one in self._rows if one.key != key]
-        self._changed |= len(kept) < len(self._rows)
-        self._rows = kept
+        for number in [n for n, one in enumerate(self._rows) if one.key == key]:
+            self._let_go(number)
 
+    @torch.inference_mode()
     def move(self, key: Hashable, to: "RunningBatch") -> None:
         """Hand a text over to another batch of the same model; it goes on there where it is."""
-        to._rows += [one for one in self._rows if one.key == key]
-        to._changed = True
-        self.leave(key)
+        for number in [n for n, one in enumerate(self._rows) if one.key == key]:
+            caches = self._caches.row(number) if isinstance(self._caches, KVTable) else self._caches
+            to._take_in(self._rows[number], caches)
+            self._let_go(number)
 
     @torch.inference_mode()
     def step(self) -> list[Step]:
         """One pass of the model for all rows: what is decided is fed, what follows is drawn."""
         if not self._rows:
             return []
-        if self._changed:
-            self._lay_out()
-        # rows that have more decided than others have the rest of it fed in the next steps
-        count = min(len(one.row.queue) for one in self._rows)
-        device = self.lm.llama.lm_head.weight.device
-        ids = torch.tensor([one.row.queue[:count] for one in self._rows], device=device)
-        for one in self._rows:
-            del one.row.queue[:count]
-        pads = ragged([one.pad for one in self._rows], device)
-        logits = self.lm.next_logits(ids, self._caches, pads)
-        steps = list(self._drawn(self._rows, logits))
-        self._sweep()
+        if not isinstance(self._caches, KVTable):
+            row = self._rows[0].row
+            ids, row.queue = torch.tensor([row.queue], device=self._device), []
+            steps = list(self._drawn(self._rows, self.lm.next_logits(ids, self._caches)))
+        else:
+            steps = self._step_of_several(self._caches)
+        for number in reversed(range(len(self._rows))):
+            if self._rows[number].row.done:
+                self._let_go(number)
         return steps
 
-    def _drawn(self, rows: list[_Running], logits: torch.Tensor) -> Iterator[Step]:
+    def _step_of_several(self, table: KVTable) -> list[Step]:
+        most = max(1, POSITIONS // len(self._rows)) if self._device.type == "cpu" else MOST
+        fed: list[list[int]] = []
+        known: list[int] = []  # how much of it is decided
+        for row in (one.row for one in self._rows):
+            queue, row.queue = row.queue[:most], row.queue[most:]
+            row.tried = [] if row.queue else list(self.lm.announced(row)[: most - len(queue)])
+            fed.append([*queue, *row.tried])
+            known.append(len(queue))
+        width = max(map(len, fed))
+        ids = torch.tensor([[*row, *[0] * (width - len(row))] for row in fed], device=self._device)
+        logits = self.lm.llama(ids, table).float()
+        rows = torch.arange(len(fed), device=self._device)
+        ends = torch.tensor([[n - 1, len(row) - 1] for n, row in zip(known, fed, strict=True)])
+        decided, tried = logits[rows, ends.T.to(self._device)]
+        steps = list(self._drawn(self._rows, decided, tried))
+        for number, (one, ids_fed) in enumerate(zip(self._rows, fed, strict=True)):
+            # what was tried in vain does not count
+            table.lengths[number] += len(ids_fed) - len(one.row.tried)
+            one.row.tried = []
+        return steps
+
+    @property
+    def _device(self) -> torch.device:
+        return self.lm.llama.lm_head.weight.device
+
+    def _drawn(self, rows: list[_Running], logits: Tensor, tried: Tensor | None = None) -> Iterator[Step]:
         """Draw for the rows that have nothing decided, those of the same settings at once."""
         kinds: dict[Sampling, list[int]] = {}
         for i, one in enumerate(rows):
             kinds.setdefault(one.sampling, []).append(i)
         for sampling, numbers in kinds.items():
             some = [rows[i].row for i in numbers]
-            own = logits if len(numbers) == len(rows) else logits[numbers]
-            written = {w.row: w for w in self.lm._choose(own, some, sampling, self.bounds)}
+            own = logits[numbers], None if tried is None else tried[numbers]
+            written = {w.row: w for w in self.lm._choose(own[0], some, sampling, self.bounds, own[1])}
             for n, row in enumerate(some):
                 token = written[n].token if n in written else None
                 yield Step(rows[numbers[n]].key, token, row.group, row.done)
 
-    def _sweep(self) -> None:
-        """Let the rows go that have ended."""
-        if any(one.row.done for one in self._rows):
-            self._rows = [one for one in self._rows if not one.row.done]
-            self._changed = True
+    def _take_in(self, one: _Running, caches: list[KVCache]) -> None:
+        """A row more, the last."""
+        if not self._rows:
+            self._caches = caches
+        else:
+            if not isinstance(self._caches, KVTable):
+                table, first = KVTable(), self._caches
+                table.add(first)
+                self._caches = table
+            self._caches.add(caches)
+        self._rows.append(one)
 
-    def _lay_out(self) -> None:
-        """One cache a layer for the rows there are, without padding that all of them have."""
-        views = [[cache.row(one.number, one.pad) for cache in one.caches] for one in self._rows]
-        self._caches = [
-            KVCache.joined([(view, 0) for view in layer], ROOM) for layer in zip(*views, strict=True)
-        ]
-        longest = self._caches[0].length
-        for n, (one, view) in enumerate(zip(self._rows, views, strict=True)):
-            one.caches, one.number, one.pad = self._caches, n, longest - view[0].length
-        self._changed = False
+    def _let_go(self, number: int) -> None:
+        """A row less; the last one takes its place. What is left of a table is the caches of one row, or nothing."""
+        last = self._rows.pop()
+        if number < len(self._rows):
+            self._rows[number] = last
+        if isinstance(self._caches, KVTable):
+            self._caches.drop(number)
+            if len(self._rows) == 1:
+                self._caches = self._caches.row(0)
+        else:
+            self._caches = []

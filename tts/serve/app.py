@@ -171,8 +171,8 @@ class Listening:
         self.outcome = "cancelled"
         return utterances
 
-    def submit(self, utterances: list[Utterance], voice: Voice, settings: Settings) -> None:
-        """Ask the engine.
+    def submit(self, utterances: list[Utterance], voice: Voice, settings: Settings, *, read: bool) -> None:
+        """Ask the engine; arguments as those of its `Job`.
 
         Raises:
             ApiError: there is no place.
@@ -182,7 +182,7 @@ class Listening:
             with suppress(RuntimeError):  # the loop is closed: nobody listens any more
                 self._loop.call_soon_threadsafe(self._events.put_nowait, event)
 
-        self._job = Job(utterances, voice, settings, tell)
+        self._job = Job(utterances, voice, settings, tell, read)
         try:
             self.server.engine.submit(self._job)
         except BusyError as busy:
@@ -272,7 +272,7 @@ def _add_speech(app: FastAPI, server: Server) -> None:
             settings = Settings(
                 language=body.language, speed=body.speed, seed=body.seed, temperature=body.temperature
             )
-            listening.submit(utterances, voice, settings)
+            listening.submit(utterances, voice, settings, read="reading" in body.include)
             first = await listening.next()
         except BaseException:
             listening.close()
@@ -313,11 +313,12 @@ async def _events(
     first: Sound | None, listening: Listening, encoder: Encoder, body: SpeechRequest, tts: TTS
 ) -> AsyncIterator[bytes]:
     """Server-sent events: the encoded sound, what else was asked for, and what was used."""
-    made, tokens = first, 0
+    made, frames = first, 0
     shades = Shades(tts)
     try:
         while made is not None:
             chunk, done = made.chunk, made.chunk.done
+            frames += len(made.frames) if made.frames is not None else 0
             if chunk.words and "words" in body.include:
                 words = [{"word": w.text, "start": w.start, "end": w.end} for w in chunk.words]
                 yield _event("speech.words.delta", words=words)
@@ -326,12 +327,11 @@ async def _events(
             if data := await asyncio.to_thread(encoder, chunk.wav):
                 yield _event("speech.audio.delta", audio=_base64(data))
             if done is not None:
-                tokens += len(done.tokens.tokens)
-                if "reading" in body.include:
-                    yield _event("speech.sentence.done", **_reading(done))
+                yield _event("speech.sentence.done", **_reading(done))
             made = await listening.next()
         if data := await asyncio.to_thread(lambda: encoder(torch.zeros(0), last=True)):
             yield _event("speech.audio.delta", audio=_base64(data))
+        tokens = frames // tts.model.acoustic.spec.frames_per_token
         usage = {"input_tokens": len(body.input), "output_tokens": tokens}
         yield _event("speech.audio.done", usage={**usage, "total_tokens": sum(usage.values())})
     except ApiError as error:

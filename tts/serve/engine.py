@@ -24,7 +24,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from tts.acoustic.decoder import FlowState
+from tts.acoustic.decoder import FlowState, FlowStates
 from tts.lm.model import Aligned
 from tts.lm.running import RunningBatch, Step
 from tts.pipeline import CHUNK, TTS, Settings
@@ -112,12 +112,14 @@ class Job:
         utterances: the text.
         voice, settings: as `TTS.stream` takes them.
         tell: takes what was made, in order; called by the engine's threads, so it must not block.
+        read: whether sentences are read back, for `Chunk.done`.
     """
 
     utterances: Sequence[Utterance]
     voice: Voice
     settings: Settings
     tell: Callable[[Event], None]
+    read: bool = True
 
     arrived: float = 0.0
     begun: float = 0.0  # when it got its slot
@@ -157,10 +159,10 @@ class _Piece(NamedTuple):
     last: bool = False
 
     @property
-    def kind(self) -> tuple[int, int, float | None, bool]:
+    def kind(self) -> tuple[int, float | None, bool]:
         """Pieces of one kind can be made in one batch; who has not heard anything yet waits for no others."""
         settings = self.job.settings
-        return len(self.tokens), settings.steps, settings.guidance, self.job.until is None
+        return settings.steps, settings.guidance, self.job.until is None
 
 
 @dataclass
@@ -195,6 +197,7 @@ class Engine:
         self._active: list[Job] = []
         self._preparing = False
         self._closed = False
+        self._states = FlowStates(slots)
         self._pace = 10.0  # seconds that a request holds a slot, a running mean
         targets = [self._write, *[self._sound] * workers]
         self._threads = [
@@ -422,14 +425,11 @@ class Engine:
                 self._preparing = False
             return
         streams = [self._stream(piece.job, piece.sentence) for piece in pieces if piece.sentence]
-        noise = torch.stack([one.noise(len(pieces[0].tokens)) for one in streams])
-        tokens = torch.tensor(
-            [
-                list(map(stream.told, piece.tokens, piece.groups))
-                for stream, piece in zip(streams, pieces, strict=True)
-            ],
-            device=self.tts.device,
-        )
+        noise = [one.noise(len(piece.tokens)) for one, piece in zip(streams, pieces, strict=True)]
+        tokens = [
+            torch.tensor(list(map(stream.told, piece.tokens, piece.groups)), device=self.tts.device)
+            for stream, piece in zip(streams, pieces, strict=True)
+        ]
         states = [one.state for one in streams]
         made = self.tts.model.acoustic.decode_chunks(states, tokens, noise)
         self.counts.chunk_batches += 1
@@ -452,8 +452,9 @@ class Engine:
             if silence := silence_before(one.utterance, before, rate):
                 self._give(job, Sound(Chunk(torch.zeros(silence), rate, one.number), None))
             start = job.samples / rate
+            state = self._states.lend(job.prompt)
             one.stream = SentenceStream(
-                self.tts, one.utterance, one.number, job.voice, job.settings, job.prompt.copy(), start
+                self.tts, one.utterance, one.number, job.voice, job.settings, state, start, job.read
             )
         return one.stream
 
@@ -478,6 +479,8 @@ class Engine:
             rate = self.tts.model.spec.frames.sample_rate
             silence = torch.zeros(round(one.utterance.pause * rate))
             self._give(job, Sound(Chunk(silence, rate, one.number), None))
+        assert job.prompt is not None and one.stream is not None
+        self._states.give_back(job.prompt, one.stream.state)
         with self._changed:
             job.sentences.popleft()
             if last:

@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaMLP, LlamaRotaryEmbedding, apply_rotary_pos_emb
 
-from codec.nn.attention import Attention, KVCache, KVRows, SwiGLU, rope, rotate
+from codec.nn.attention import Attention, KVCache, KVRows, KVTable, SwiGLU, rope, rotate
 
 # ----------------------------------------------------------------------------------------------------- cache
 
@@ -148,9 +148,12 @@ def test_swiglu_equals_transformers() -> None:
     torch.testing.assert_close(mine(x), theirs(x))
 
 
+@pytest.mark.parametrize("sizes", [None, [5, 1, 3]])
 @pytest.mark.parametrize("kv_heads", [None, 2])
 @torch.no_grad()
-def test_streams_of_other_lengths_in_one_batch_see_what_they_see_alone(kv_heads: int | None) -> None:
+def test_streams_of_other_lengths_in_one_batch_see_what_they_see_alone(
+    kv_heads: int | None, sizes: list[int] | None
+) -> None:
     layer, rows = Attention(32, 4, kv_heads), 2
     pasts = [torch.randn(rows, n, 32) for n in (9, 4, 70)]
     alone, together = ([KVCache(capacity=4) for _ in pasts] for _ in range(2))
@@ -161,12 +164,50 @@ def test_streams_of_other_lengths_in_one_batch_see_what_they_see_alone(kv_heads:
     x = torch.randn(len(pasts), rows, 5, 32)
     starts = torch.tensor([cache.length for cache in alone]).repeat_interleave(rows)
     angles = rope(starts[:, None, None] + torch.arange(5), 8)
-    found = layer(x.flatten(0, 1), *angles, cache=KVRows(together)).view_as(x)
+    found = layer(x.flatten(0, 1), *angles, cache=KVRows(together, sizes)).view_as(x)
 
-    for own, cache, out in zip(x, alone, found, strict=True):
-        wanted = layer(own, *rope(cache.length + torch.arange(5), 8), cache=cache)
-        torch.testing.assert_close(out, wanted, atol=1e-5, rtol=1e-5)
-    assert [cache.length for cache in together] == [cache.length for cache in alone] == [14, 9, 75]
+    for own, cache, out, size in zip(x, alone, found, sizes or [5, 5, 5], strict=True):
+        wanted = layer(own[:, :size], *rope(cache.length + torch.arange(size), 8), cache=cache)
+        torch.testing.assert_close(out[:, :size], wanted, atol=1e-5, rtol=1e-5)
+    lengths = [past.shape[1] + size for past, size in zip(pasts, sizes or [5, 5, 5], strict=True)]
+    assert [cache.length for cache in together] == [cache.length for cache in alone] == lengths
+
+
+def test_rows_of_a_table_come_and_go() -> None:
+    def filled(length: int) -> list[KVCache]:
+        caches = [KVCache(capacity=2) for _ in range(2)]
+        for layer, cache in enumerate(caches):
+            cache.append(*(sign * (torch.rand(1, 3, length, 4) + layer) for sign in (1, -1)))
+        return caches
+
+    rows = [filled(length) for length in (5, 2, 9)]
+    table = KVTable()
+    for caches in rows:
+        table.add(caches)
+    assert table.lengths == [5, 2, 9]
+    table.drop(0)  # the last one takes its place
+    table.add(rows[0])
+    assert table.lengths == [9, 2, 5]
+    for row, caches in enumerate([rows[2], rows[1], rows[0]]):
+        for mine, theirs in zip(table.row(row), caches, strict=True):
+            assert all(map(torch.equal, mine.filled, theirs.filled))
+
+
+def test_what_is_appended_to_a_table_stands_behind_each_row_until_it_is_taken_back() -> None:
+    cache, table = KVCache(), KVTable()
+    for length in (4, 2):
+        cache.append(torch.ones(1, 1, length, 1), torch.ones(1, 1, length, 1))
+        table.add([cache])
+        cache.back_to(0)
+    new = torch.tensor([[7.0, 8.0], [5.0, 6.0]]).view(2, 1, 2, 1)
+    keys, values = table.ahead(2)[0].append(new, -new)
+    assert keys[:, 0, :, 0].tolist() == [[1, 1, 1, 1, 7, 8], [1, 1, 5, 6, 0, 0]]
+    assert values[:, 0, :, 0].tolist() == [[1, 1, 1, 1, -7, -8], [1, 1, -5, -6, 0, 0]]
+    table.lengths[1] += 2  # those of the first row do not count
+    (slots,) = table.ahead(1)
+    assert slots.end == 5 and slots.places.tolist() == [[4], [4]]
+    keys, _ = slots.append(new[:, :, :1] * 10, new[:, :, :1])
+    assert keys[:, 0, :, 0].tolist() == [[1, 1, 1, 1, 70], [1, 1, 5, 6, 50]]
 
 
 def test_what_is_not_filled_yet_is_a_number_for_who_writes_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -178,6 +219,6 @@ def test_what_is_not_filled_yet_is_a_number_for_who_writes_ahead(monkeypatch: py
         for buffer in cache.ahead(room):
             assert buffer.shape[2] >= 3 + room
             assert buffer[:, :, :3].eq(1).all() and buffer[:, :, 3:].eq(0).all()
-    joint = KVCache.joined([(cache, 0), (cache.row(0, 2), 0)], room=2)
+    joint = KVCache.joined([(cache, 0), (KVCache.of(*(x[:, :, 2:] for x in cache.filled)), 0)], room=2)
     for buffer in joint.ahead(2):
         assert buffer[:, 0, :, 0].tolist() == [[1, 1, 1, 0, 0], [0, 0, 1, 0, 0]]
