@@ -6,8 +6,8 @@
 
 A request holds a slot from its first token to its last sample. Who has heard nothing yet comes first, as they arrived:
 the LM writes their first chunk before it goes on with the others, who share its steps, and that chunk is made before
-others that are ready. Then come those whose sound would run out first. Chunks of equal length can be made in one batch
-of the flow. What comes out is what `TTS.stream` gives for the request alone, whoever else there is.
+others that are ready. Then come those whose sound would run out first. Chunks can be made in one batch of the flow.
+What comes out is what `TTS.stream` gives for the request alone, whoever else there is.
 """
 
 import logging
