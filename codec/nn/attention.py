@@ -141,9 +141,8 @@ class KVTable:
 
     def __init__(self) -> None:
         self.lengths: list[int] = []
-        self._layers: list[
-            tuple[Tensor, Tensor]
-        ] = []  # keys and values, (rows, H, capacity, D), no row's filled
+        # keys and values, (rows, H, capacity, D), no row of them filled
+        self._layers: list[tuple[Tensor, Tensor]] = []
 
     def add(self, caches: Sequence[KVCache]) -> None:
         """A row more, the last: a copy of the caches, one a layer, of a sequence by itself."""
@@ -172,25 +171,20 @@ class KVTable:
 
     def ahead(self, positions: int) -> list["KVSlots"]:
         """Of each layer, what takes in so many new positions of every row."""
-        self._reserve(len(self.lengths), end := max(self.lengths) + positions)
-        places = self.places(positions)
-        rows = len(self.lengths)
-        return [KVSlots(k[:rows], v[:rows], places, end) for k, v in self._layers]
-
-    def places(self, positions: int) -> Tensor:
-        """(B, T), where so many new positions of every row stand."""
+        count, end = len(self.lengths), max(self.lengths) + positions
+        self._reserve(count, end)
         device = self._layers[0][0].device
-        return torch.tensor(self.lengths, device=device)[:, None] + torch.arange(positions, device=device)
+        places = torch.tensor(self.lengths, device=device)[:, None] + torch.arange(positions, device=device)
+        rows = torch.arange(count, device=device)[:, None]
+        return [KVSlots(k[:count], v[:count], rows, places, end) for k, v in self._layers]
 
     def _reserve(self, rows: int, positions: int) -> None:
         """Have room for so much; with zeros, numbers, for what is masked is still multiplied with 0."""
         had, _, capacity, _ = self._layers[0][0].shape
         if rows <= had and positions <= capacity:
             return
-        rows, positions = (
-            had if rows <= had else 2 * rows,
-            capacity if positions <= capacity else 2 * positions,
-        )
+        rows = had if rows <= had else 2 * rows
+        positions = capacity if positions <= capacity else 2 * positions
         for layer, kept in enumerate(self._layers):
             grown = [x.new_zeros(rows, x.shape[1], positions, x.shape[3]) for x in kept]
             for new, old in zip(grown, kept, strict=True):
@@ -203,20 +197,20 @@ class KVSlots(NamedTuple):
 
     Attributes:
         keys, values: the buffers (B, H, capacity, D).
-        places: (B, T), where the new ones go.
+        rows, places: (B, 1) and (B, T), where the new ones go.
         end: of the longest row then.
     """
 
     keys: Tensor
     values: Tensor
+    rows: Tensor
     places: Tensor
     end: int
 
     def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """As `KVCache.append`; what stands behind a row's end has to be masked."""
-        rows = torch.arange(len(k), device=k.device)[:, None]
-        self.keys[rows, :, self.places] = k.transpose(1, 2)
-        self.values[rows, :, self.places] = v.transpose(1, 2)
+        self.keys[self.rows, :, self.places] = k.transpose(1, 2)
+        self.values[self.rows, :, self.places] = v.transpose(1, 2)
         return self.keys.narrow(2, 0, self.end), self.values.narrow(2, 0, self.end)
 
 

@@ -113,8 +113,7 @@ def test_more_rows_than_are_tried_ahead_are_what_each_is_alone(lm: SpeechLM) -> 
     keys = [10 * copy + number for copy in range(POSITIONS // 6) for number in range(4)]
     assert POSITIONS // len(keys) == 1  # no place for a trial, and one id a row at a time
     for key in keys:
-        step = batch.join(key, request(key % 10), SAMPLINGS[key % 3])
-        got.add(step._replace(key=key))
+        got.add(batch.join(key, request(key % 10), SAMPLINGS[key % 3]))
     while len(batch):
         for step in batch.step():
             got.add(step)

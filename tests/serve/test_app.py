@@ -98,7 +98,7 @@ def test_events_tell_the_words_the_mel_and_what_was_read(server: Running) -> Non
         assert answer.headers["content-type"].startswith("text/event-stream")
         events = [json.loads(line[6:]) for line in answer.iter_lines() if line.startswith("data: ")]
     kinds = [event["type"] for event in events]
-    assert kinds[-1] == "speech.audio.done"
+    assert kinds[-1] == "speech.audio.done" and events[-1]["usage"]["output_tokens"] > 0
     sound = b"".join(base64.b64decode(e["audio"]) for e in events if e["type"] == "speech.audio.delta")
     close_to(heard(sound), server.alone(TEXT, "ann"))
     words = [word for e in events if e["type"] == "speech.words.delta" for word in e["words"]]

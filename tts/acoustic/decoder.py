@@ -142,6 +142,14 @@ class FlowDecoder(nn.Module):
         row = torch.tensor([self.spec.codes, *[NOTHING] * CONTEXT], device=self.mean.device)
         return row.repeat(*shape, 1)
 
+    def _padded(self, tokens: Sequence[Tensor], frames: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Rows (N,) or (N, 4), and (T, D), as one batch: (B, N, 4) with nothing and (B, T, D) with 0 behind them."""
+        ids = self.nothing(len(tokens), longest := max(map(len, tokens)))
+        x = self.mean.new_zeros(len(ids), longest * self.spec.frames_per_token, self.spec.frames.dim)
+        for n, (row, own) in enumerate(zip(tokens, frames, strict=True)):
+            ids[n, : len(row)], x[n, : len(own)] = with_context(row, 1), own
+        return ids, x
+
     def mask(self, prompt_lens: Tensor, lens: Tensor, size: int, chunk: int | None) -> Tensor:
         """(B, 1, P, P) attention mask over `size` tokens: prompt first, then chunks of `chunk` tokens.
 
@@ -252,10 +260,9 @@ class FlowDecoder(nn.Module):
         device, per, count = self.mean.device, self.spec.frames_per_token, len(prompts)
         lens = torch.tensor([len(tokens) for _, tokens in prompts], device=device)
         size = int(lens.max())
-        ids = self.nothing(count, size)
-        clean = torch.zeros(count, size * per, self.spec.frames.dim, device=device)
-        for i, (frames, tokens) in enumerate(prompts):
-            ids[i, : len(tokens)], clean[i, : len(frames)] = with_context(tokens, 1), self.scale(frames)
+        ids, clean = self._padded(
+            [tokens for _, tokens in prompts], [self.scale(frames) for frames, _ in prompts]
+        )
         speaker = self.dit.speaker(clean, lens * per)
         if guidance:
             speaker = torch.cat([speaker, self.dit.no_speaker.expand(count, -1)])
@@ -302,18 +309,15 @@ class FlowDecoder(nn.Module):
             noise: of each stream, (T, D) standard normal.
         """
         count, sides, w = len(states), len(states[0].speaker), states[0].guidance
-        lens, longest = [len(row) for row in tokens], max(map(len, tokens))
-        told = self.nothing(count, longest)
-        x = noise[0].new_zeros(count, longest * self.spec.frames_per_token, self.spec.frames.dim)
-        for n, (row, own) in enumerate(zip(tokens, noise, strict=True)):
-            told[n, : len(row)], x[n, : len(own)] = with_context(row, 1), own
+        told, x = self._padded(tokens, noise)
         # of each stream the row with its conditions and, for guidance, the row without
         rows = [(state, side) for state in states for side in range(sides)]
-        ids = torch.stack([told, self.nothing(count, longest)][:sides], 1).flatten(0, 1)
+        ids = torch.stack([told, self.nothing(*told.shape[:2])][:sides], 1).flatten(0, 1)
         prompt = torch.zeros(ids.shape[:2], dtype=torch.bool, device=ids.device)
         past = torch.tensor([state.length for state, _ in rows], device=ids.device)
         content = self.dit.content(ids, prompt=prompt, past=past)
-        sizes = None if min(lens) == longest else [n * self.dit.per_token for n in lens]
+        lens = [len(row) for row in tokens]
+        sizes = None if min(lens) == max(lens) else [n * self.dit.per_token for n in lens]
 
         def velocity(x: Tensor, t: float, step: int) -> Tensor:
             layers = zip(*(state.caches[step] for state in states), strict=True)
@@ -371,13 +375,10 @@ class FlowDecoder(nn.Module):
         chunk: int | None,
     ) -> list[Tensor]:
         """`decode` in one batch, behind what was started."""
-        device, per = self.mean.device, self.spec.frames_per_token
+        device = self.mean.device
         lens, count = torch.tensor([len(row) for row in tokens], device=device), len(tokens)
-        size = int(lens.max())
-        ids = self.nothing(count, size)
-        x = torch.zeros(count, size * per, self.spec.frames.dim, device=device)
-        for i, (row, row_noise) in enumerate(zip(tokens, noise, strict=True)):
-            ids[i, : len(row)], x[i, : len(row_noise)] = with_context(row, 1), row_noise
+        ids, x = self._padded(tokens, noise)
+        size = ids.shape[1]
         # the rows with their conditions, then the same rows without
         sides = [(state, side) for side in range(len(states[0].speaker)) for state in states]
         copies = len(sides) // count
@@ -400,7 +401,7 @@ class FlowDecoder(nn.Module):
             return v if copies == 1 else (1 + guidance) * v[:count] - guidance * v[count:]
 
         frames = self.unscale(solve(velocity, x, len(states[0].caches)))
-        return [frames[i, : n * per] for i, n in enumerate(lens.tolist())]
+        return [row[: len(own)] for row, own in zip(frames, noise, strict=True)]
 
     def _mask_behind(self, past: Tensor, lens: Tensor, size: int, chunk: int | None) -> Tensor:
         """(B, 1, P, past and P) mask of targets of `size` tokens behind cached prompts of `past` (B,) positions, which

@@ -59,6 +59,12 @@ class Layout:
         """BOS, all phonemes, TEXT_END: what stands before the stream."""
         return [self.bos, *(i for group in groups for i in group), self.text_end]
 
+    def announced(self, groups: Groups, number: int) -> Sequence[int]:
+        """What is fed ahead of a group: its symbols, the end of the text behind the last one, then nothing."""
+        if number < len(groups):
+            return groups[number]
+        return (self.text_end,) if number == len(groups) else ()
+
     def stream(self, groups: Groups, tokens: Sequence[int], durations: Sequence[int]) -> list[int]:
         """The stream of a whole utterance without EOS; `durations` says how many tokens each group has.
 
@@ -71,7 +77,7 @@ class Layout:
             )
         ids, at = list(groups[0]) if groups else [], 0
         for i, duration in enumerate(durations):
-            ids += groups[i + 1] if i + 1 < len(groups) else (self.text_end,)
+            ids += self.announced(groups, i + 1)
             ids += [self.first_code + token for token in tokens[at : at + duration]]
             at += duration
         return ids

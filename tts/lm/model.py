@@ -261,6 +261,8 @@ class SpeechLM(nn.Module):
             rows, sampling, bounds: whose, and how to draw.
             tried: (B, V) of what follows all that was tried, too.
         """
+        if all(row.done or row.queue for row in rows):
+            return []
         first, window = self.layout.first_code, sampling.window
         places = torch.stack([logits] if tried is None else [logits, tried], 1)
         # Whether to go on is drawn by itself. Drawn among the tokens it would win too often: it is one choice, they
@@ -273,7 +275,8 @@ class SpeechLM(nn.Module):
                 if row.done or row.queue:
                     break
                 draws = torch.rand(3, generator=row.generator, dtype=torch.float64)
-                if not row.ends(share, 0.5 + sampling.spread * (float(draws[0]) - 0.5), bounds):
+                quantile = 0.5 + sampling.spread * (float(draws[0]) - 0.5)
+                if not row.ends(share, quantile, bounds):
                     picked.append((n, place))
                     uniform.append(draws[1:])
                     break
@@ -283,8 +286,8 @@ class SpeechLM(nn.Module):
         at = torch.tensor(picked, device=logits.device)
         history = torch.tensor([rows[n].recent(window) for n, _ in picked], device=logits.device)
         history = history.view(len(picked), window)
-        draws = torch.stack(uniform).to(logits.device)
-        tokens = draw(places[at[:, 0], at[:, 1], first:], sampling, history, draws).tolist()
+        own = places[at[:, 0], at[:, 1], first:]
+        tokens = draw(own, sampling, history, torch.stack(uniform).to(logits.device)).tolist()
         out = []
         for (n, _), token in zip(picked, tokens, strict=True):
             row = rows[n]
@@ -296,17 +299,11 @@ class SpeechLM(nn.Module):
 
     def announced(self, row: _Row) -> Sequence[int]:
         """What is fed where a row's group ends: the phoneme after the next one; nothing where the text ends, too."""
-        after = row.group + 2
-        return (
-            row.groups[after]
-            if after < len(row.groups)
-            else [self.layout.text_end][: len(row.groups) + 1 - after]
-        )
+        return self.layout.announced(row.groups, row.group + 2)
 
     def _go_on(self, row: _Row) -> None:
         """To the next group: announce the one after it, or end."""
-        announced = self.announced(row)
-        row.queue.extend(announced[len(row.tried) :])
+        row.queue.extend(self.announced(row)[len(row.tried) :])
         row.tried = []
         row.empty = row.empty + 1 if row.written == 0 else 0
         row.group, row.written, row.quantile, row.longer = row.group + 1, 0, None, 1.0

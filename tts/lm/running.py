@@ -147,8 +147,8 @@ class RunningBatch:
             kinds.setdefault(one.sampling, []).append(i)
         for sampling, numbers in kinds.items():
             some = [rows[i].row for i in numbers]
-            own = logits[numbers], None if tried is None else tried[numbers]
-            written = {w.row: w for w in self.lm._choose(own[0], some, sampling, self.bounds, own[1])}
+            ahead = None if tried is None else tried[numbers]
+            written = {w.row: w for w in self.lm._choose(logits[numbers], some, sampling, self.bounds, ahead)}
             for n, row in enumerate(some):
                 token = written[n].token if n in written else None
                 yield Step(rows[numbers[n]].key, token, row.group, row.done)
@@ -157,12 +157,13 @@ class RunningBatch:
         """A row more, the last."""
         if not self._rows:
             self._caches = caches
-        else:
-            if not isinstance(self._caches, KVTable):
-                table, first = KVTable(), self._caches
-                table.add(first)
-                self._caches = table
+        elif isinstance(self._caches, KVTable):
             self._caches.add(caches)
+        else:
+            table = KVTable()
+            table.add(self._caches)
+            table.add(caches)
+            self._caches = table
         self._rows.append(one)
 
     def _let_go(self, number: int) -> None:
