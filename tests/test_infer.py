@@ -623,10 +623,12 @@ def test_an_interrupted_run_leaves_nothing(
 
 def test_help_tells_the_defaults() -> None:
     text, settings = " ".join(_parser().format_help().split()), Settings()
-    for name in ("speed", "seed", "temperature", "steps", "candidates", "retries"):
+    for name in ("speed", "seed", "temperature", "candidates", "retries"):
         told = re.search(rf"--{name} [XN] [^-]*default: ([0-9.]+)", text)
         assert told and float(told[1]) == getattr(settings, name), name
-    assert re.search(r"--guidance X [^-]*default: the model's own", text) and settings.guidance is None
+    for name in ("steps", "guidance"):
+        assert re.search(rf"--{name} [XN] [^-]*default: the model's own", text), name
+        assert getattr(settings, name) is None
     assert _parser().parse_args([]).language == DEFAULT_LANGUAGE == settings.language
 
 

@@ -174,7 +174,10 @@ def _parser() -> argparse.ArgumentParser:
         "--temperature", type=float, metavar="X", help="0 to 2, how varied the speech is; default: 0.6"
     )
     how.add_argument(
-        "--steps", type=int, metavar="N", help="of the flow's solver; fewer are faster; default: 6"
+        "--steps",
+        type=int,
+        metavar="N",
+        help="of the flow's solver; fewer are faster, others than the model's own worse; default: the model's own",
     )
     how.add_argument(
         "--guidance",

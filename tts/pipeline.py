@@ -16,7 +16,7 @@ from torch import Tensor
 from codec.audio import join, normalize_loudness
 from codec.errors import UserError
 from codec.vocoders.stream import Respacing, limited
-from tts.acoustic.decoder import STEPS, FlowState
+from tts.acoustic.decoder import FlowState
 from tts.checkpoint import Model
 from tts.engines.choose import TORCH, with_engine
 from tts.hub.names import located
@@ -58,7 +58,7 @@ class Settings:
         speed: 1 is the model's own; 1.2 is a fifth faster, at the same pitch.
         seed: same seed, same samples.
         temperature: of the LM's draws; 0 takes the likeliest token.
-        steps: of the flow's solver.
+        steps: of the flow's solver; None is the model's own.
         guidance: of the flow, 0 for none; None is the model's own.
         batch: sentences made at once; more need more memory.
         candidates: how many times the LM writes each sentence, to take the best; a stream takes the first.
@@ -73,7 +73,7 @@ class Settings:
     speed: float = 1.0
     seed: int = 0
     temperature: float = 0.6
-    steps: int = STEPS
+    steps: int | None = None
     guidance: float | None = None
     batch: int = 8
     candidates: int = 4
@@ -89,7 +89,7 @@ class Settings:
             raise UserError(f"speed {self.speed} is out of range; give a number from {low} to {high}")
         if not 0 <= self.temperature <= 2:
             raise UserError(f"temperature {self.temperature} is out of range; give a number from 0 to 2")
-        if not 1 <= self.steps <= 200:
+        if self.steps is not None and not 1 <= self.steps <= 200:
             raise UserError(f"steps {self.steps} is out of range; give a whole number from 1 to 200")
         if self.guidance is not None and not 0 <= self.guidance <= 10:
             raise UserError(f"guidance {self.guidance} is out of range; give a number from 0 to 10")
@@ -242,7 +242,7 @@ class TTS:
         self.model, self.precision, self.engine = model, precision, engine
         symbols = model.symbols
         self.bounds = Bounds(pauses=frozenset(i for i in range(1, len(symbols)) if not symbols.is_segment(i)))
-        self._started: dict[tuple[int, int, float | None], tuple[Voice, FlowState]] = {}
+        self._started: dict[tuple[int, int | None, float | None], tuple[Voice, FlowState]] = {}
         self.reader = Reader(model.tokenizer, symbols, Calibration.of(model.folder))
 
     @classmethod

@@ -336,6 +336,19 @@ def test_what_is_not_asked_for_is_the_models_own_guidance(own: float) -> None:
     assert decoder.start(frames[None], prompt_tokens[None], steps=2).guidance == own
 
 
+@pytest.mark.parametrize("own", [1, 3])
+def test_what_is_not_asked_for_are_the_models_own_steps(own: int) -> None:
+    decoder = lively()
+    assert decoder.steps == 6  # of models from before they had some
+    decoder.steps = own
+    (frames, prompt_tokens), tokens, noise = case(3, 4)
+    work = [(frames, prompt_tokens)], [tokens], [noise]
+    plain, asked, other = (decoder.decode(*work, steps=steps) for steps in (None, own, 2))
+    assert torch.equal(plain[0], asked[0])
+    assert not torch.allclose(plain[0], other[0])
+    assert len(decoder.start(frames[None], prompt_tokens[None]).caches) == own
+
+
 # ------------------------------------------------------------------------------------------------------ loss
 
 

@@ -105,6 +105,8 @@ def test_flow_whole_and_in_chunks(chain: OnnxChain, model: Model, guidance: floa
     theirs = chain.start(frames.numpy(), tokens.numpy(), steps=3, guidance=guidance)
     made = chain.decode(theirs, target.numpy(), noise.numpy())
     assert whole.std() > 1
+    own = chain.start(frames.numpy(), tokens.numpy())
+    assert len(own.pasts) == model.acoustic.steps and own.guidance == model.acoustic.guidance
     torch.testing.assert_close(torch.from_numpy(made), whole, **CLOSE)
     for begin, end in ((0, 4), (4, 9), (9, 11)):
         span = slice(4 * begin, 4 * end)

@@ -19,8 +19,8 @@ from tts.acoustic.flow import flow_loss, solve, time_grid
 from tts.text.triphones import CONTEXT, NOTHING
 
 STEPS, GUIDANCE = 6, 2.0
-"""Defaults. Steps by the table in docs/speed.md. More guidance than the 0.7 usual for large models: a small one follows
-its tokens too loosely, unless a reader has taught it (`tts.training.reading`)."""
+"""Defaults, for a decoder that no reader has taught (`tts.training.reading`): it needs them. Steps by the table in
+docs/speed.md. More guidance than the 0.7 usual for large models: a small one follows its tokens too loosely."""
 
 ROOM = 256
 """Positions that a stream of chunks has room for before its caches grow: 5 s of the embedded model, most sentences."""
@@ -98,6 +98,8 @@ class FlowDecoder(nn.Module):
 
     Args:
         dit: the velocity network.
+        steps: of the solver, where nothing else is asked for. A reader teaches what so many steps make: few are enough
+            then, and others are worse.
         guidance: to speak with where nothing else is asked for; 0 for none, which is twice as fast.
         drop: share of training utterances whose conditions are all dropped, for guidance
             (Ho & Salimans 2022, arXiv 2207.12598).
@@ -110,13 +112,14 @@ class FlowDecoder(nn.Module):
         self,
         dit: DiT,
         *,
+        steps: int = STEPS,
         guidance: float = GUIDANCE,
         drop: float = 0.2,
         drop_phonemes: float = 0.15,
         drop_tokens: float = 0.5,
     ) -> None:
         super().__init__()
-        self.guidance = guidance
+        self.steps, self.guidance = steps, guidance
         self.dit, self.drop, self.drop_phonemes = dit, drop, drop_phonemes
         self.drop_tokens = drop_tokens if dit.symbols else 0.0
         self.register_buffer("mean", torch.zeros(self.spec.frames.dim))
@@ -204,7 +207,7 @@ class FlowDecoder(nn.Module):
         lens: Tensor,
         *,
         chunk: int | None = None,
-        steps: int = STEPS,
+        steps: int | None = None,
         first: int = 0,
         learning: int = 2,
     ) -> Tensor:
@@ -214,10 +217,11 @@ class FlowDecoder(nn.Module):
 
         Args:
             frames, tokens, prompt_lens, lens, chunk: as in `loss`.
-            steps: of the solver.
+            steps: of the solver; None is the model's own.
             first: the step to begin with, on the way from noise to `frames`; 0 needs no targets in them.
             learning: how many steps pass gradients on.
         """
+        steps = self.steps if steps is None else steps
         n, per = tokens.shape[1], self.spec.frames_per_token
         clean = self.scale(frames)
         prompt = length_mask(prompt_lens, n)
@@ -238,14 +242,14 @@ class FlowDecoder(nn.Module):
 
     @torch.inference_mode()
     def start(
-        self, frames: Tensor, tokens: Tensor, *, steps: int = STEPS, guidance: float | None = None
+        self, frames: Tensor, tokens: Tensor, *, steps: int | None = None, guidance: float | None = None
     ) -> FlowState:
         """Take in a voice prompt, once: everything later chunks need of it is in the state.
 
         Args:
             frames: (1, T, D) the prompt's frames, unscaled.
             tokens: (1, N) its tokens, or (1, N, 4).
-            steps: solver steps of all later chunks.
+            steps: of the solver, in all later chunks; None is the model's own.
             guidance: weight w of ``(1 + w) conditional - w unconditional``; 0 leaves the second out, None is the
                 model's own.
         """
@@ -253,9 +257,14 @@ class FlowDecoder(nn.Module):
 
     @torch.inference_mode()
     def start_all(
-        self, prompts: Sequence[tuple[Tensor, Tensor]], *, steps: int = STEPS, guidance: float | None = None
+        self,
+        prompts: Sequence[tuple[Tensor, Tensor]],
+        *,
+        steps: int | None = None,
+        guidance: float | None = None,
     ) -> list[FlowState]:
         """`start` for several voice prompts in one batch: frames (T, D) and tokens (N,) or (N, 4) of each."""
+        steps = self.steps if steps is None else steps
         guidance = self.guidance if guidance is None else guidance
         device, per, count = self.mean.device, self.spec.frames_per_token, len(prompts)
         lens = torch.tensor([len(tokens) for _, tokens in prompts], device=device)
@@ -338,7 +347,7 @@ class FlowDecoder(nn.Module):
         tokens: Sequence[Tensor],
         noise: Sequence[Tensor],
         *,
-        steps: int = STEPS,
+        steps: int | None = None,
         guidance: float | None = None,
         chunk: int | None = None,
     ) -> list[Tensor]:

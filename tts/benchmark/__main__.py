@@ -88,8 +88,9 @@ def _run(args: argparse.Namespace) -> None:
     if args.threads is not None:
         set_threads(args.threads)
     most = torch.get_num_threads()
-    plan = Plan(runs=runs, usual=Point(threads=most), threads=thread_counts(most))
     tts = TTS.load(args.model, precision=args.precision)
+    usual = Point(threads=most, steps=tts.model.acoustic.steps)
+    plan = Plan(runs=runs, usual=usual, threads=thread_counts(most))
     with no_decoder_notes():
         voice = tts.voice(args.voice or next(iter(tts.model.voices()), EMBEDDED / PROMPT))
     bench = Bench(tts, voice, plan.quick() if args.quick else plan)

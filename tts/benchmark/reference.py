@@ -178,7 +178,7 @@ def plain_flow(
     tokens: Sequence[Tensor],
     noise: Sequence[Tensor],
     *,
-    steps: int,
+    steps: int | None,
     guidance: float | None,
     chunk: int | None = None,
 ) -> list[Tensor]:
@@ -190,6 +190,7 @@ def plain_flow(
         tokens, noise: of each row, (N,) or (N, 4) and (T, D).
         steps, guidance, chunk: as `FlowDecoder.decode` takes them.
     """
+    steps = decoder.steps if steps is None else steps
     guidance = decoder.guidance if guidance is None else guidance
     per, dim = decoder.spec.frames_per_token, decoder.spec.frames.dim
     prompt_lens = torch.tensor([len(prompt) for _, prompt in prompts])
@@ -230,7 +231,7 @@ def full_prefix(
     tokens: Tensor,
     noise: Tensor,
     *,
-    steps: int,
+    steps: int | None,
     guidance: float | None,
     chunk: int,
 ) -> Iterator[Tensor]:

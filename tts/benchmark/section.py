@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 from codec.errors import UserError
+from tts.acoustic.decoder import STEPS
 from tts.benchmark.measure import Arm, Sample, doubling, rounds
 from tts.benchmark.reference import Spoken, speak_once, transformers_llama
 from tts.benchmark.table import Line, Table
@@ -39,7 +40,7 @@ class Point:
     seconds: int = 4
     batch: int = 1
     threads: int = 1
-    steps: int = Settings.steps
+    steps: int = STEPS
     chunk: int = CHUNK
 
     def settings(self, **changes: Any) -> Settings:

@@ -139,8 +139,9 @@ def evaluate(
 def conditions(tts: TTS, settings: Settings) -> dict[str, Any]:
     """What the sounds and their cost depend on, and results of another of which are never taken for these."""
     about = {field.name: plain(getattr(settings, field.name)) for field in fields(settings)}
-    if settings.guidance is None:
-        about["guidance"] = tts.model.acoustic.guidance
+    for name in ("steps", "guidance"):
+        if about[name] is None:
+            about[name] = getattr(tts.model.acoustic, name)
     modules = [getattr(tts.model, part) for part in PARTS]
     return {
         "model": str(tts.model.folder),

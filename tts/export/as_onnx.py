@@ -171,6 +171,7 @@ def _chain(model: Model) -> dict[str, object]:
         "mean": acoustic.mean.tolist(),
         "std": acoustic.std.tolist(),
         "no_speaker": acoustic.dit.no_speaker.tolist(),
+        "steps": acoustic.steps,
         "guidance": acoustic.guidance,
         "cache": {"lm_step": _cache_of_lm(model), "flow_step": _cache_of_flow(model)},
         "symbols": model.symbols.to_list(),

@@ -83,7 +83,7 @@ class OnnxChain:
             self._mean, self._std, self._no_speaker = (
                 np.asarray(known[name], np.float32) for name in ("mean", "std", "no_speaker")
             )
-            self.guidance = float(known["guidance"])
+            self.steps, self.guidance = int(known["steps"]), float(known["guidance"])
             self._cache = [int(size) for size in known["cache"]["flow_step"]]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(
@@ -108,8 +108,11 @@ class OnnxChain:
         log_probs: Floats = self.run("tokenizer_reader", tokens[None], np.array([len(tokens)]))[0][0]
         return log_probs
 
-    def start(self, frames: Floats, tokens: Ints, *, steps: int, guidance: float | None = None) -> State:
+    def start(
+        self, frames: Floats, tokens: Ints, *, steps: int | None = None, guidance: float | None = None
+    ) -> State:
         """Take in a voice prompt, frames (T, D) and tokens (N,) or (N, 4), once; see `FlowDecoder.start`."""
+        steps = self.steps if steps is None else steps
         guidance = self.guidance if guidance is None else guidance
         speaker = self.run("speaker", frames[None], np.array([len(frames)]))[0]
         clean, ids = ((frames - self._mean) / self._std)[None], told(tokens)[None]

@@ -159,7 +159,7 @@ class _Piece(NamedTuple):
     last: bool = False
 
     @property
-    def kind(self) -> tuple[int, float | None, bool]:
+    def kind(self) -> tuple[int | None, float | None, bool]:
         """Pieces of one kind can be made in one batch; who has not heard anything yet waits for no others."""
         settings = self.job.settings
         return settings.steps, settings.guidance, self.job.until is None

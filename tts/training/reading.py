@@ -33,8 +33,9 @@ from tts.data.batches import AcousticBatch
 from tts.training.augment import MelAugment
 from tts.training.tokenizer import ctc_loss, phoneme_errors
 
-STEPS_BEHIND = (0, 0, 1, 2, 3)
-"""Solver steps that are left out at the beginning, one drawn per batch: what is left begins from the recording."""
+BEHIND = (0.0, 0.0, 1 / 6, 1 / 3, 1 / 2)
+"""Shares of the solver's steps that are left out at the beginning, one drawn per batch: the rest begins from the
+recording."""
 
 TOKENS, PHONEMES, SPREAD = 0.5, 0.5, 0.3
 """Weights of the three parts of the loss."""
@@ -99,7 +100,7 @@ class Listener:
 
     def loss(self, acoustic: FlowDecoder, batch: AcousticBatch, *, chunk: int | None = None) -> Tensor:
         """Let the decoder solve the batch's targets, and read them; then every second one behind another's prompt."""
-        first = STEPS_BEHIND[int(torch.randint(len(STEPS_BEHIND), ()))]
+        first = int(acoustic.steps * BEHIND[int(torch.randint(len(BEHIND), ()))])
         loss = self._heard(acoustic, batch, first, chunk)
         if len(batch.lens) > 1:
             loss = loss + EXCHANGED * self._heard(
