@@ -138,35 +138,47 @@ def test_a_short_request_does_not_wait_for_the_end_of_a_long_one(
     engine.cancel(long.job)
 
 
-def test_nobody_comes_between_a_request_and_its_first_chunk(
+def test_the_unheard_are_written_two_at_a_time_and_nobody_comes_between(
     tts: TTS, voices: list[Voice], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    steps: list[list[Job]] = []  # whom each step wrote for
+    clients = [Client(tts, TEXTS[0], voices[0], seed=n) for n in range(5)]
+    jobs = [client.job for client in clients]
+    begun: list[Job] = []
+    written = dict.fromkeys(jobs, 0)
+    steps: list[tuple[set[Job], set[Job]]] = []  # whom each wrote for, and who had no first chunk then
     join, step = RunningBatch.join, RunningBatch.step
 
+    def unheard() -> list[Job]:
+        return [job for job in begun if written[job] <= job.size]  # one more tells that it is not the last
+
     def joined_by(batch: RunningBatch, key: Any, *args: Any) -> Any:
-        steps.append([key])
-        return join(batch, key, *args)
+        assert len(unheard()) < 2
+        begun.append(key)
+        made = join(batch, key, *args)
+        written[key] += made.token is not None
+        return made
 
     def stepped(batch: RunningBatch) -> Any:
-        steps.append([row.key for row in batch._rows])  # type: ignore[misc]
-        return step(batch)
+        steps.append(({row.key for row in batch._rows}, set(unheard())))  # type: ignore[misc]
+        made = step(batch)
+        for one in made:
+            written[one.key] += one.token is not None  # type: ignore[index]
+        return made
 
     monkeypatch.setattr(RunningBatch, "join", joined_by)
     monkeypatch.setattr(RunningBatch, "step", stepped)
     engine = Engine(tts)
-    clients = [Client(tts, TEXTS[0], voices[0], seed=n) for n in range(3)]
     for client in clients:
         engine.submit(client.job)
     engine.start()
     for client in clients:
         client.chunks()
     engine.close()
-    for client in clients:
-        begun = steps.index([client.job])
-        size = client.job.size
-        assert steps[begun : begun + size] == [[client.job]] * size
-    assert any(len(jobs) > 1 for jobs in steps)
+    assert begun == jobs
+    first = [rows for rows, waiting in steps if waiting]
+    assert first == [waiting for _, waiting in steps if waiting]
+    assert {len(rows) for rows in first} == {1, 2}  # five are odd
+    assert any(len(rows) > 2 for rows, _ in steps)
 
 
 def test_a_first_chunk_is_made_in_no_batch_with_later_ones(tts: TTS, voices: list[Voice]) -> None:

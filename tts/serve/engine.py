@@ -35,6 +35,7 @@ from tts.voice import Voice
 log = logging.getLogger(__name__)
 
 BATCH = 4  # chunks made as one on a CPU: a chunk of the embedded model takes 17 ms so, and 24 alone
+UNHEARD = 2  # requests that the LM writes the first chunk of at once: two take it as long as one, more make all wait
 AHEAD = 1  # chunks that the LM writes ahead of the sound, where all are so far: the less, the more rows share its steps
 
 TURN = 0.0005
@@ -299,7 +300,7 @@ class Engine:
 
         while True:
             with self._changed:
-                while not (todo := self._to_write(rows, len(new) > 0)):
+                while not (todo := self._to_write(rows, len(new))):
                     if self._closed:
                         return
                     self._changed.wait()
@@ -332,14 +333,20 @@ class Engine:
                         new.move(asker, old)
                 self._changed.notify_all()
 
-    def _to_write(self, rows: dict[Job, _Sentence], unheard: bool) -> Job | bool:
+    def _to_write(self, rows: dict[Job, _Sentence], unheard: int) -> Job | bool:
         """A request whose next sentence is to be begun; else whether there is a step to be made, or rows to leave.
 
         Args:
             rows: what is being written.
-            unheard: whether there is one of whom nobody has heard; it is not kept waiting by those that come after.
+            unheard: of those, how many nobody has heard of yet.
         """
-        if unheard or any(job.gone for job in rows):
+        if any(job.gone for job in rows):
+            return True
+        if unheard < UNHEARD:
+            for job in self._active:
+                if not job.written and job.utterances:
+                    return job
+        if unheard:
             return True
         for job in self._active:
             # a sentence ahead, so that the sound never waits for the LM to begin
