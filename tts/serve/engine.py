@@ -34,7 +34,7 @@ from tts.voice import Voice
 
 log = logging.getLogger(__name__)
 
-BATCH = 4  # chunks made as one on a CPU: a chunk of the embedded model takes 17 ms so, and 24 alone
+BATCH = 4  # chunks made as one on a CPU: a chunk of the embedded model takes 11 ms so, and 16 alone
 UNHEARD = 2  # requests that the LM writes the first chunk of at once: two take it as long as one, more make all wait
 AHEAD = 1  # chunks that the LM writes ahead of the sound, where all are so far: the less, the more rows share its steps
 
