@@ -323,30 +323,24 @@ def test_without_guidance_the_network_runs_one_row() -> None:
         assert rows == [count] * 10
 
 
-@pytest.mark.parametrize("own", [0.0, 0.7])
-def test_what_is_not_asked_for_is_the_models_own_guidance(own: float) -> None:
+@pytest.mark.parametrize(
+    ("name", "default", "own", "another"),
+    [("guidance", 2.0, 0.0, 1.5), ("guidance", 2.0, 0.7, 1.5), ("steps", 6, 1, 2), ("steps", 6, 3, 2)],
+)
+def test_what_is_not_asked_for_is_the_models_own(
+    name: str, default: float, own: float, another: float
+) -> None:
     decoder = lively()
-    assert decoder.guidance == 2.0  # of models from before they had one
-    decoder.guidance = own
+    assert getattr(decoder, name) == default  # of models from before they had one
+    setattr(decoder, name, own)
     (frames, prompt_tokens), tokens, noise = case(3, 4)
     work = [(frames, prompt_tokens)], [tokens], [noise]
-    plain, asked, other = (decoder.decode(*work, steps=2, guidance=w) for w in (None, own, 1.5))
+    few: dict[str, Any] = {"steps": 2} if name == "guidance" else {}
+    plain, asked, other = (decoder.decode(*work, **few | {name: value}) for value in (None, own, another))
     assert torch.equal(plain[0], asked[0])
     assert not torch.allclose(plain[0], other[0])
-    assert decoder.start(frames[None], prompt_tokens[None], steps=2).guidance == own
-
-
-@pytest.mark.parametrize("own", [1, 3])
-def test_what_is_not_asked_for_are_the_models_own_steps(own: int) -> None:
-    decoder = lively()
-    assert decoder.steps == 6  # of models from before they had some
-    decoder.steps = own
-    (frames, prompt_tokens), tokens, noise = case(3, 4)
-    work = [(frames, prompt_tokens)], [tokens], [noise]
-    plain, asked, other = (decoder.decode(*work, steps=steps) for steps in (None, own, 2))
-    assert torch.equal(plain[0], asked[0])
-    assert not torch.allclose(plain[0], other[0])
-    assert len(decoder.start(frames[None], prompt_tokens[None]).caches) == own
+    state = decoder.start(frames[None], prompt_tokens[None], **few)
+    assert {"guidance": state.guidance, "steps": len(state.caches)}[name] == own
 
 
 # ------------------------------------------------------------------------------------------------------ loss

@@ -286,8 +286,8 @@ class Engine:
     def _write(self) -> None:
         """The LM's thread.
 
-        Requests that nobody has heard anything of are written in a batch of their own until their first chunk is
-        there, and first: a step of few rows takes a fraction of the time that one of all rows takes.
+        Requests that nobody has heard anything of are written first, `UNHEARD` of them in a batch of their own until
+        their first chunk is there: a step of few rows takes a fraction of the time that one of all rows takes.
         """
         _use_one_core(self.tts)
         rows: dict[Job, _Sentence] = {}
